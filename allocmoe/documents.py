@@ -1,0 +1,105 @@
+"""Versioned JSON documents: validated when read, whole or absent when written.
+
+Every noun that crosses a border (sensitivity, plan, record) is a JSON object with a `kind` and a
+`version`, described by a JSON Schema in `schemas/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from allocmoe.errors import AllocMoEError
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+@cache
+def _validator(kind: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(files("allocmoe").joinpath(f"schemas/{kind}.json").read_text("utf-8"))
+    return Draft202012Validator(schema)
+
+
+def parse(text: str, kind: str, where: str) -> dict[str, Any]:
+    """The document in `text`, checked against its schema.
+
+    Raises AllocMoEError, in one sentence, if it is cut off, holds NaN, is of another kind, has a
+    newer version than this program knows, or breaks its schema.
+    """
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise AllocMoEError(f"{where} is not a whole JSON document ({error}): write it again") from None
+    if not isinstance(document, dict) or document.get("kind") != f"allocmoe.{kind}":
+        found = document.get("kind") if isinstance(document, dict) else type(document).__name__
+        raise AllocMoEError(f"{where} holds {found!r}, expected a document of kind 'allocmoe.{kind}'")
+    validator = _validator(kind)
+    known = validator.schema["properties"]["version"]["const"]
+    if isinstance(document.get("version"), int) and document["version"] > known:
+        raise AllocMoEError(
+            f"{where} has version {document['version']}, this program reads up to {known}: upgrade allocmoe"
+        )
+    for error in validator.iter_errors(document):
+        path = ".".join(map(str, error.absolute_path)) or "the document"
+        raise AllocMoEError(f"{where} is not a valid {kind}: {path}: {error.message[:200]}")
+    return document
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """The document in a file; see `parse`. An unreadable file is an AllocMoEError too."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise AllocMoEError(f"cannot read the {kind} {path}: {reason}") from None
+    return parse(text, kind, f"the {kind} {path}")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that `path` holds either its old content or all of the new.
+
+    Raises AllocMoEError where the folder does not allow it or the disk is full; nothing is left
+    behind in either case.
+    """
+    path = Path(path)
+    part = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)
+        os.replace(part, path)
+    except OSError as error:
+        raise AllocMoEError(f"cannot write {path}: {error.strerror}; nothing was changed") from None
+    finally:
+        if part and os.path.exists(part):
+            os.unlink(part)
+
+
+def dump(document: dict[str, Any]) -> str:
+    """The document as JSON text; NaN and infinity are refused."""
+    try:
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        raise AllocMoEError("a figure to be written is not a number: the measurement failed") from None
+
+
+def digest(document: Any) -> str:
+    """A short hash of a JSON-able value that does not depend on the order of its keys."""
+    text = json.dumps(document, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""What the embedded models are trained on: real text, and the training side of the task sets.
+
+`build` turns text files and generated items into one array of token ids with the start of every
+document, cached beside the checkpoint. Files may be plain or `.xz`; documents inside a text file
+are separated by `<|endoftext|>`.
+"""
+
+from __future__ import annotations
+
+import lzma
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from allocmoe.mini.items import TASKS, fact_statement, sample
+
+PAD, EOS = "<|pad|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`tokens` [n] uint16, `starts` [d] first position of each document."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+
+
+def read_text(path: Path) -> str:
+    """The text of a plain or xz-compressed UTF-8 file."""
+    if path.suffix == ".xz":
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            return file.read()
+    return path.read_text(encoding="utf-8")
+
+
+def documents(paths: list[Path], size: int = 2000) -> Iterator[str]:
+    """Pieces of about `size` characters, cut at line ends, of every document of every file."""
+    for path in paths:
+        for document in read_text(path).split(EOS):
+            piece = ""
+            for line in document.splitlines(keepends=True):
+                piece += line
+                if len(piece) >= size:
+                    yield piece.strip()
+                    piece = ""
+            if piece.strip():
+                yield piece.strip()
+
+
+def exercises(count: int, seed: int) -> Iterator[str]:
+    """`count` training documents: items of every task in turn, and statements of the made-up facts."""
+    rng = random.Random(f"statements/{seed}")
+    streams = [sample(task, "train", seed) for task in TASKS]
+    for i in range(count):
+        turn = i % (len(streams) + 1)
+        yield fact_statement(rng) if turn == len(streams) else next(streams[turn]).text
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer that splits digits, with `<|pad|>` at id 0 and `<|endoftext|>` at 1."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, EOS], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def build(tokenizer: Tokenizer, texts: Iterator[str], what: str) -> Corpus:
+    """Encode documents, each followed by `<|endoftext|>`."""
+    eos = tokenizer.token_to_id(EOS)
+    tokens: list[np.ndarray] = []
+    starts, at = [], 0
+    batch: list[str] = []
+
+    def flush() -> None:
+        nonlocal at
+        for encoding in tokenizer.encode_batch_fast(batch):
+            ids = np.array([*encoding.ids, eos], dtype=np.uint16)
+            starts.append(at)
+            tokens.append(ids)
+            at += len(ids)
+        batch.clear()
+
+    for text in tqdm(texts, desc=f"encoding {what}", unit="doc", mininterval=5):
+        batch.append(text)
+        if len(batch) == 4096:
+            flush()
+    flush()
+    return Corpus(np.concatenate(tokens), np.array(starts, dtype=np.int64))

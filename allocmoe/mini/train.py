@@ -1,0 +1,267 @@
+"""Train an embedded model: real architecture, small widths, on text and the task sets' training side.
+
+    python -m allocmoe.mini.train --text DIR --out runs/mini-olmoe --minutes 90
+
+Interrupt it and run the same command again: it goes on from its last checkpoint. The learning-rate
+schedule is a function of the minutes trained, so a run fits the time it is given on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedTokenizerFast
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from allocmoe.mini.corpus import EOS, PAD, Corpus, build, documents, exercises, train_tokenizer
+
+TEXT_FILES = (
+    "tinystories.txt",
+    "wikitext2_raw_train_head.txt",
+    "wikitext2_unk_train.txt.xz",
+    "gutenberg_children.txt.xz",
+)
+VOCAB = 2048
+PAUSE = 30.0  # seconds: a longer step means that the process was stopped, and does not count
+
+
+def mini_olmoe() -> OlmoeConfig:
+    """OLMoE-1B-7B's routing shape (16 layers, 64 experts, top-8, no renormalisation), small widths."""
+    return OlmoeConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=16, num_hidden_layers=16,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=1024,
+        num_experts=64, num_experts_per_tok=8, norm_topk_prob=False, tie_word_embeddings=False,
+        initializer_range=0.06, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )  # fmt: skip
+
+
+CONFIGS = {"mini-olmoe": mini_olmoe}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run, written into its log."""
+
+    model: str
+    minutes: float
+    seed: int
+    rows: int = 32
+    length: int = 256
+    lr: float = 4e-3
+    warmup: float = 0.02  # share of the minutes
+    decay: float = 0.35  # share of the minutes, linear to 4 % of the peak
+    balance: float = 0.01  # weight of the load-balancing loss
+    weight_decay: float = 0.1
+    text_share: float = 0.4  # share of rows that are text, the rest are exercises
+    exercises: int = 400_000
+
+
+def _gated(gate_up: Tensor, combine: Tensor, experts: int) -> Tensor:
+    gate, up = gate_up.view(gate_up.shape[0], experts, -1).chunk(2, dim=-1)
+    return (F.silu(gate) * up * combine[:, :, None]).flatten(1)
+
+
+_gated_compiled = torch.compile(_gated, dynamic=False)
+
+
+def dense_experts(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """All experts as one wide gated MLP, weighted by the routing: for narrow experts two big
+    matrix products are faster to train than thousands of small ones. Same result as "eager"."""
+    experts = self.num_experts
+    combine = hidden_states.new_zeros(hidden_states.shape[0], experts, dtype=top_k_weights.dtype)
+    combine = combine.scatter(1, top_k_index, top_k_weights)
+    gate_up = F.linear(hidden_states, self.gate_up_proj.flatten(0, 1))
+    inner = _gated_compiled(gate_up, combine.to(gate_up.dtype), experts)
+    return F.linear(inner, self.down_proj.transpose(1, 2).flatten(0, 1).T)
+
+
+ALL_EXPERTS_FUNCTIONS.register("allocmoe_dense", dense_experts)
+
+
+class Balance:
+    """Collects each router's choices in a forward pass; `loss()` is the mean over layers of
+    N sum_e f_e P_e (Switch Transformer, eq. 4), 1 when the load is even."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        for name, module in model.named_modules():
+            if name.endswith("mlp.gate"):
+                module.register_forward_hook(lambda _m, _i, out: self.seen.append((out[0], out[2])))
+
+    def loss(self) -> Tensor:
+        losses = []
+        for logits, index in self.seen:
+            share = logits.float().softmax(-1).mean(0)
+            load = torch.bincount(index.flatten(), minlength=len(share)) / index.numel()
+            losses.append(len(share) * (share * load).sum())
+        self.seen.clear()
+        return torch.stack(losses).mean()
+
+
+def batch(corpora: tuple[Corpus, Corpus], recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """[rows, length + 1] token ids; every row begins where a document begins."""
+    rows = []
+    for i in range(recipe.rows):
+        corpus = corpora[0] if i < recipe.text_share * recipe.rows else corpora[1]
+        last = np.searchsorted(corpus.starts, len(corpus.tokens) - recipe.length - 1)
+        start = corpus.starts[rng.integers(last)]
+        rows.append(corpus.tokens[start : start + recipe.length + 1])
+    return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def rate(recipe: Recipe, done: float) -> float:
+    """Learning rate after a share `done` of the minutes: warm-up, plateau, linear decay."""
+    fade = 0.04 + 0.96 * min(1.0, (1 - done) / recipe.decay)
+    return recipe.lr * min(1.0, done / recipe.warmup + 0.01, fade)
+
+
+def prepare(text: Path, out: Path, recipe: Recipe) -> tuple[Tokenizer, tuple[Corpus, Corpus], tuple[Corpus, Corpus]]:
+    """Tokenizer, training corpora and validation corpora (text, exercises), cached in `out`."""
+    files = [text / name for name in TEXT_FILES if (text / name).exists()]
+    if not files:
+        raise typer.BadParameter(f"no training text in {text}: expected any of {', '.join(TEXT_FILES)}")
+    path = out / "tokenizer.json"
+    if not path.exists():
+        few = (d for i, d in enumerate(documents(files)) if i % 6 == 0)
+        train_tokenizer(chain(few, exercises(60_000, recipe.seed)), VOCAB).save(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
+    cache = out / "corpus.npz"
+    if not cache.exists():
+        held = lambda keep: (d for i, d in enumerate(documents(files)) if (i % 100 == 0) == keep)  # noqa: E731
+        parts = {
+            "text": build(tokenizer, held(False), "text"),
+            "exercises": build(tokenizer, exercises(recipe.exercises, recipe.seed), "exercises"),
+            "text_val": build(tokenizer, held(True), "validation text"),
+            "exercises_val": build(tokenizer, exercises(6000, recipe.seed + 1000), "validation exercises"),
+        }
+        np.savez(cache, **{f"{k}_{f}": getattr(c, f) for k, c in parts.items() for f in ("tokens", "starts")})
+    data = np.load(cache)
+    names = ("text", "exercises", "text_val", "exercises_val")
+    text_, ex, text_val, ex_val = (Corpus(data[f"{n}_tokens"], data[f"{n}_starts"]) for n in names)
+    return tokenizer, (text_, ex), (text_val, ex_val)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, corpora: tuple[Corpus, Corpus], recipe: Recipe, device: str) -> dict[str, float]:
+    """Loss in nats per token on fixed held-out rows of text and of exercises."""
+    result = {}
+    for name, share in (("text", 1.0), ("exercises", 0.0)):
+        fixed = Recipe(**{**recipe.__dict__, "text_share": share})
+        ids = batch(corpora, fixed, np.random.default_rng(0)).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        result[f"val_{name}"] = round(F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).item(), 4)
+    return result
+
+
+def save(model: nn.Module, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, state: dict, out: Path) -> None:
+    """Write a bf16 Hugging Face checkpoint and the full training state; the state is renamed into place."""
+    weights = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
+    model.save_pretrained(out / "checkpoint", state_dict=weights)
+    config = json.loads((out / "checkpoint/config.json").read_text())
+    config |= {"dtype": "bfloat16"}
+    (out / "checkpoint/config.json").write_text(json.dumps(config, indent=2) + "\n")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=EOS, model_max_length=1024
+    )
+    fast.save_pretrained(out / "checkpoint")
+    part = out / "state.part"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, part)
+    part.replace(out / "state.pt")
+
+
+def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 5.0) -> None:
+    """Train until `recipe.minutes` are used up, with a checkpoint and a log line every `every` minutes."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer, corpora, held_out = prepare(text, out, recipe)
+    torch.manual_seed(recipe.seed)
+    config = CONFIGS[recipe.model]()
+    config._experts_implementation = "allocmoe_dense"
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith(("down_proj", "o_proj.weight")):
+                p.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
+    balance = Balance(model)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    state = {"step": 0, "minutes": 0.0, "tokens": 0}
+    if (out / "state.pt").exists():
+        saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = {key: saved[key] for key in state}
+        print(f"resumed at step {state['step']}, {state['minutes']:.1f} min")
+    rng = np.random.default_rng([recipe.seed, state["step"]])
+    clock, since, losses = time.monotonic(), state["minutes"], []
+    while state["minutes"] < recipe.minutes:
+        for group in optimizer.param_groups:
+            group["lr"] = rate(recipe, state["minutes"] / recipe.minutes)
+        ids = batch(corpora, recipe, rng).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        even = balance.loss()
+        (loss + recipe.balance * even).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        now = time.monotonic()
+        state["step"] += 1
+        state["tokens"] += ids[:, 1:].numel()
+        state["minutes"] += min(now - clock, PAUSE) / 60
+        clock = now
+        if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] == 20:
+            line = {
+                **{k: round(v, 2) for k, v in state.items()},
+                "loss": round(float(np.mean(losses)), 4),
+                "balance": round(even.item(), 4),
+                **validate(model, held_out, recipe, device),
+            }
+            balance.seen.clear()
+            print(json.dumps(line), flush=True)
+            with (out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            save(model, tokenizer, optimizer, state, out)
+            losses, since, clock = [], state["minutes"], time.monotonic()
+
+
+def main(
+    text: Annotated[Path, typer.Option(help="Folder with the training text files.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and training state.")],
+    minutes: Annotated[float, typer.Option(help="Time to train, over all runs of this command.")],
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")] = "mini-olmoe",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of weights, data and order.")] = 0,
+) -> None:
+    """Train an embedded model (resumable; see the module's text)."""
+    recipe = Recipe(model=model, minutes=minutes, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(recipe.__dict__, indent=2) + "\n")
+    train(text, out, recipe, device)
+
+
+
+
+if __name__ == "__main__":
+    typer.run(main)
