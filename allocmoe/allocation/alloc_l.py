@@ -56,9 +56,7 @@ def alloc_l(sensitivity: np.ndarray, budget: int, normalize: str = "raw") -> np.
     left = int(budget - np.argmin(best[0, ::-1]))
     k_l = np.zeros(layers, dtype=np.int64)
     for layer in range(layers):
-        offers = [
-            best[layer + 1, left - k] + cost[layer, k - 1] if k <= left else np.inf for k in range(1, top_k + 1)
-        ]
+        offers = [best[layer + 1, left - k] + cost[layer, k - 1] if k <= left else np.inf for k in range(1, top_k + 1)]
         k_l[layer] = top_k - int(np.argmin(offers[::-1]))
         left -= int(k_l[layer])
     return k_l

@@ -256,7 +256,7 @@ def sample(task: str, split: str, seed: int) -> Iterator[Item]:
             yield item
 
 
-def test_set(task: str, n: int = 500, seed: int = 0) -> list[Item]:
+def held_out(task: str, n: int = 500, seed: int = 0) -> list[Item]:
     """The first `n` test items with distinct prompts."""
     seen: dict[str, Item] = {}
     for item in sample(task, "test", seed):

@@ -261,7 +261,5 @@ def main(
     train(text, out, recipe, device)
 
 
-
-
 if __name__ == "__main__":
     typer.run(main)
