@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from functools import cache
@@ -22,6 +23,20 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is out of range")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**64:  # later arithmetic is in floating point, where such a number may overflow
+        raise ValueError(f"{text[:20]} is out of range")
+    return value
+
+
 @cache
 def _validator(kind: str) -> Any:
     from jsonschema import Draft202012Validator
@@ -33,12 +48,12 @@ def _validator(kind: str) -> Any:
 def parse(text: str, kind: str, where: str) -> dict[str, Any]:
     """The document in `text`, checked against its schema.
 
-    Raises AllocMoEError, in one sentence, if it is cut off, holds NaN, is of another kind, has a
-    newer version than this program knows, or breaks its schema.
+    Raises AllocMoEError, in one sentence, if it is cut off, holds NaN or a number out of range, is
+    of another kind, has a newer version than this program knows, or breaks its schema.
     """
     try:
-        document = json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
         raise AllocMoEError(f"{where} is not a whole JSON document ({error}): write it again") from None
     if not isinstance(document, dict) or document.get("kind") != f"allocmoe.{kind}":
         found = document.get("kind") if isinstance(document, dict) else type(document).__name__
@@ -49,9 +64,9 @@ def parse(text: str, kind: str, where: str) -> dict[str, Any]:
         raise AllocMoEError(
             f"{where} has version {document['version']}, this program reads up to {known}: upgrade allocmoe"
         )
-    for error in validator.iter_errors(document):
-        path = ".".join(map(str, error.absolute_path)) or "the document"
-        raise AllocMoEError(f"{where} is not a valid {kind}: {path}: {error.message[:200]}")
+    for fault in validator.iter_errors(document):
+        path = ".".join(map(str, fault.absolute_path)) or "the document"
+        raise AllocMoEError(f"{where} is not a valid {kind}: {path}: {fault.message[:200]}")
     return document
 
 

@@ -104,6 +104,9 @@ class Plan:
             raise AllocMoEError(f"unknown token rule {self.token_rule!r}: expected one of {', '.join(TOKEN_RULES)}")
         if self.reference not in REFERENCES:
             raise AllocMoEError(f"unknown reference {self.reference!r}: expected one of {', '.join(REFERENCES)}")
+        for name in ("budget", "top_k", "experts", "k_base"):
+            if not isinstance(getattr(self, name), int):
+                raise AllocMoEError(f"the plan's {name} must be a whole number, got {getattr(self, name)!r}")
         for i, k in enumerate(self.layers):
             if not (math.isfinite(k) and 1 <= k <= self.top_k):
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}, outside 1..{self.top_k}")
@@ -116,5 +119,7 @@ class Plan:
             raise AllocMoEError(
                 f"{self.token_rule} needs one threshold per layer: {len(self.layers)}, got {len(self.thresholds)}"
             )
+        if not all(map(math.isfinite, self.thresholds)):
+            raise AllocMoEError(f"a threshold of {self.token_rule} is not a finite number: profile the model again")
         if self.k_base < 0:
             raise AllocMoEError(f"k_base must not be negative, got {self.k_base}")

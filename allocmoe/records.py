@@ -55,7 +55,7 @@ class Record:
     spent: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=lambda: environment())
+    environment: dict[str, Any] = field(default_factory=lambda: machine())
     command: str = field(default_factory=lambda: command())
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -132,17 +132,20 @@ def resume(path: Path) -> list[Record]:
     path = Path(path)
     if not path.exists():
         return []
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        path.with_name(path.name + ".cut").write_bytes(data[whole:])
-        with path.open("r+b") as file:
-            file.truncate(whole)
+    try:
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            path.with_name(path.name + ".cut").write_bytes(data[whole:])
+            with path.open("r+b") as file:
+                file.truncate(whole)
+    except OSError as error:
+        raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
     return load(path)
 
 
 @cache
-def environment() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """Machine and versions, as far as they decide a result. No host name, no path."""
     import torch
 

@@ -43,10 +43,10 @@ class MoESpec:
         return self.layers * self.top_k
 
     def budgets(self) -> list[int]:
-        """The model's four budgets: the paper's for its three shapes, else 7/8, 6/8, 5/8 and 4/8 of L*K."""
-        paper = PAPER_BUDGETS.get((self.layers, self.experts, self.top_k))
-        if paper:
-            return list(paper)
+        """Four budgets: the paper's means per layer for its three (N, K), else 7/8, 6/8, 5/8, 4/8 of L*K."""
+        for (layers, experts, top_k), budgets in PAPER_BUDGETS.items():
+            if (experts, top_k) == (self.experts, self.top_k):
+                return [max(self.layers, b * self.layers // layers) for b in budgets]
         found = {max(self.layers, math.floor(self.original_budget * e / 8)) for e in (7, 6, 5, 4)}
         return sorted(found, reverse=True)
 
@@ -75,22 +75,26 @@ class MoESpec:
                 f"{', '.join(sorted(f for f in known if values.get(f)))} but its router is not known here. "
                 f"Supported: {', '.join(FAMILIES)}"
             )
+        values[family.experts] = values.get(family.experts) or values.get("num_local_experts")
         missing = [f for f in ("num_hidden_layers", family.experts, family.top_k) if not values.get(f)]
         if missing:
             raise AllocMoEError(f"the config of this {name} model lacks {', '.join(missing)}")
-        total, moe = int(values["num_hidden_layers"]), family.moe_layers(values)
+        try:
+            total, moe = int(values["num_hidden_layers"]), family.moe_layers(values)
+            spec = cls(
+                family=str(name),
+                layers=moe,
+                experts=int(values[family.experts]),
+                top_k=int(values[family.top_k]),
+                scoring=family.scoring,
+                renormalise=family.renormalise(values),
+                shared=family.shared(values),
+                dense_layers=total - moe,
+            )
+        except (TypeError, ValueError) as error:
+            raise AllocMoEError(f"a field of this {name} model's config has the wrong type: {error}") from None
         if moe < 1:
             raise AllocMoEError(f"this {name} model has no MoE layer among its {total} layers")
-        spec = cls(
-            family=str(name),
-            layers=moe,
-            experts=int(values[family.experts]),
-            top_k=int(values[family.top_k]),
-            scoring=family.scoring,
-            renormalise=family.renormalise(values),
-            shared=family.shared(values),
-            dense_layers=total - moe,
-        )
         if not 1 <= spec.top_k <= spec.experts:
             raise AllocMoEError(f"{family.top_k} = {spec.top_k} is outside 1..{spec.experts}")
         return spec
@@ -103,7 +107,10 @@ class MoESpec:
 
 @dataclass(frozen=True)
 class Family:
-    """Where one family's config keeps its routing shape."""
+    """Where one family's config keeps its routing shape.
+
+    Newer transformers rename some families' `experts` to `num_local_experts`, which is read too.
+    """
 
     experts: str
     top_k: str = "num_experts_per_tok"

@@ -43,8 +43,10 @@ def descending(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
 
 
 def _ascending_from(low: int, layers: int, top_k: int, budget: int) -> np.ndarray | None:
-    line = np.linspace(low, top_k, layers)
-    k = np.floor(line + 0.5).astype(np.int64)
+    # the line times `span`, in whole numbers: rounding errors would settle its halves and ties
+    span = max(1, layers - 1)
+    line = low * span + (top_k - low) * np.arange(layers)
+    k = (2 * line + span) // (2 * span)
     for i in range(1, layers):  # forward: never falls, never jumps
         k[i] = min(max(k[i], k[i - 1]), k[i - 1] + 1)
     for i in range(layers - 2, -1, -1):  # backward: the same from the deep end
@@ -55,7 +57,7 @@ def _ascending_from(low: int, layers: int, top_k: int, budget: int) -> np.ndarra
         if not legal:
             return None
         # furthest from the line on the side that the step mends
-        best = max(legal, key=lambda i: (step * (line[i] - k[i]), -i))
+        best = max(legal, key=lambda i: (step * (line[i] - k[i] * span), -i))
         k[best] += step
     return k
 

@@ -11,6 +11,7 @@ import lzma
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,12 @@ PAD, EOS = "<|pad|>", "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Corpus:
-    """`tokens` [n] uint16, `starts` [d] first position of each document."""
+    """`tokens` [n] uint16, `starts` [d] first position of each document, `answers` [n] bool: which
+    tokens are an item's answer."""
 
     tokens: np.ndarray
     starts: np.ndarray
+    answers: np.ndarray
 
 
 def read_text(path: Path) -> str:
@@ -52,13 +55,18 @@ def documents(paths: list[Path], size: int = 2000) -> Iterator[str]:
                 yield piece.strip()
 
 
-def exercises(count: int, seed: int) -> Iterator[str]:
-    """`count` training documents: items of every task in turn, and statements of the made-up facts."""
+def exercises(count: int, seed: int) -> Iterator[tuple[str, str]]:
+    """`count` training documents, as (prompt, answer): items of every task in turn, and statements
+    of the made-up facts, which are all prompt."""
     rng = random.Random(f"statements/{seed}")
     streams = [sample(task, "train", seed) for task in TASKS]
     for i in range(count):
         turn = i % (len(streams) + 1)
-        yield fact_statement(rng) if turn == len(streams) else next(streams[turn]).text
+        if turn == len(streams):
+            yield fact_statement(rng), ""
+        else:
+            item = next(streams[turn])
+            yield item.prompt, item.text[len(item.prompt) :]
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
@@ -76,25 +84,22 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def build(tokenizer: Tokenizer, texts: Iterator[str], what: str) -> Corpus:
-    """Encode documents, each followed by `<|endoftext|>`."""
+def build(tokenizer: Tokenizer, documents: Iterator[tuple[str, str]], what: str) -> Corpus:
+    """Encode (prompt, answer) documents, each followed by `<|endoftext|>`."""
     eos = tokenizer.token_to_id(EOS)
-    tokens: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     starts, at = [], 0
-    batch: list[str] = []
-
-    def flush() -> None:
-        nonlocal at
-        for encoding in tokenizer.encode_batch_fast(batch):
-            ids = np.array([*encoding.ids, eos], dtype=np.uint16)
+    bar = tqdm(desc=f"encoding {what}", unit="doc", mininterval=5)
+    while batch := list(islice(documents, 4096)):
+        prompts = tokenizer.encode_batch_fast([prompt for prompt, _ in batch])
+        endings = tokenizer.encode_batch_fast([answer for _, answer in batch])
+        for prompt, ending in zip(prompts, endings, strict=True):
+            tokens = [*prompt.ids, *ending.ids, eos]
             starts.append(at)
-            tokens.append(ids)
-            at += len(ids)
-        batch.clear()
-
-    for text in tqdm(texts, desc=f"encoding {what}", unit="doc", mininterval=5):
-        batch.append(text)
-        if len(batch) == 4096:
-            flush()
-    flush()
-    return Corpus(np.concatenate(tokens), np.array(starts, dtype=np.int64))
+            parts.append(np.array(tokens, dtype=np.uint16))
+            answers.append(np.arange(len(tokens)) >= (len(prompt.ids) if ending.ids else len(tokens)))
+            at += len(tokens)
+        bar.update(len(batch))
+    bar.close()
+    return Corpus(np.concatenate(parts), np.array(starts, dtype=np.int64), np.concatenate(answers))

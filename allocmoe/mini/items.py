@@ -224,16 +224,18 @@ def seq(rng: random.Random) -> Item:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its group, how an item is made, and that one key in `one_in` is for testing."""
+    """A task: its group, how an item is made, that one key in `one_in` is for testing, and the
+    accuracy of guessing."""
 
     group: str
     make: Callable[[random.Random], Item]
     one_in: int = 8
+    chance: float = 0.25
 
 
 TASKS = {
-    "mini_entail": Task("nlu", entail),
-    "mini_agree": Task("nlu", agree),
+    "mini_entail": Task("nlu", entail, chance=0.5),
+    "mini_agree": Task("nlu", agree, chance=0.5),
     "mini_story": Task("nlu", story),
     "mini_track": Task("reasoning", track),
     "mini_hop": Task("reasoning", hop),

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ TEXT_FILES = (
     "gutenberg_children.txt.xz",
 )
 VOCAB = 2048
+FIELDS = ("tokens", "starts", "answers")
 PAUSE = 30.0  # seconds: a longer step means that the process was stopped, and does not count
 
 
@@ -58,14 +59,15 @@ class Recipe:
     model: str
     minutes: float
     seed: int
-    rows: int = 32
+    rows: int = 8
     length: int = 256
-    lr: float = 4e-3
+    lr: float = 2.5e-3
     warmup: float = 0.02  # share of the minutes
     decay: float = 0.35  # share of the minutes, linear to 4 % of the peak
     balance: float = 0.01  # weight of the load-balancing loss
     weight_decay: float = 0.1
-    text_share: float = 0.4  # share of rows that are text, the rest are exercises
+    text_share: float = 0.25  # share of rows that are text, the rest are exercises
+    answer: float = 4.0  # weight of an answer's tokens in the loss, all others weigh 1
     exercises: int = 400_000
 
 
@@ -77,12 +79,14 @@ def _gated(gate_up: Tensor, combine: Tensor, experts: int) -> Tensor:
 _gated_compiled = torch.compile(_gated, dynamic=False)
 
 
-def dense_experts(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+def dense_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
     """All experts as one wide gated MLP, weighted by the routing: for narrow experts two big
     matrix products are faster to train than thousands of small ones. Same result as "eager"."""
     experts = self.num_experts
     combine = hidden_states.new_zeros(hidden_states.shape[0], experts, dtype=top_k_weights.dtype)
     combine = combine.scatter(1, top_k_index, top_k_weights)
+    chosen = torch.zeros_like(combine).scatter(1, top_k_index, 1.0)
+    self.load_balance = experts * (chosen.mean(0) / chosen.mean() / experts * combine.sum(0) / combine.sum()).sum()
     gate_up = F.linear(hidden_states, self.gate_up_proj.flatten(0, 1))
     inner = _gated_compiled(gate_up, combine.to(gate_up.dtype), experts)
     return F.linear(inner, self.down_proj.transpose(1, 2).flatten(0, 1).T)
@@ -91,35 +95,23 @@ def dense_experts(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor, t
 ALL_EXPERTS_FUNCTIONS.register("allocmoe_dense", dense_experts)
 
 
-class Balance:
-    """Collects each router's choices in a forward pass; `loss()` is the mean over layers of
-    N sum_e f_e P_e (Switch Transformer, eq. 4), 1 when the load is even."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seen: list[tuple[Tensor, Tensor]] = []
-        for name, module in model.named_modules():
-            if name.endswith("mlp.gate"):
-                module.register_forward_hook(lambda _m, _i, out: self.seen.append((out[0], out[2])))
-
-    def loss(self) -> Tensor:
-        losses = []
-        for logits, index in self.seen:
-            share = logits.float().softmax(-1).mean(0)
-            load = torch.bincount(index.flatten(), minlength=len(share)) / index.numel()
-            losses.append(len(share) * (share * load).sum())
-        self.seen.clear()
-        return torch.stack(losses).mean()
+def imbalance(model: Any) -> Tensor:
+    """Mean over layers of N sum_e f_e P_e (Switch Transformer, eq. 4), 1 when the load is even; P_e is
+    the share of combine weight that expert e received, f_e its share of the choices."""
+    return torch.stack([m.load_balance for m in model.modules() if hasattr(m, "load_balance")]).mean()
 
 
-def batch(corpora: tuple[Corpus, Corpus], recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """[rows, length + 1] token ids; every row begins where a document begins."""
-    rows = []
+def batch(corpora: tuple[Corpus, Corpus], recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Token ids [rows, length + 1], every row beginning where a document begins, and which of the
+    targets [rows, length] are answers."""
+    rows, answers = [], []
     for i in range(recipe.rows):
         corpus = corpora[0] if i < recipe.text_share * recipe.rows else corpora[1]
         last = np.searchsorted(corpus.starts, len(corpus.tokens) - recipe.length - 1)
         start = corpus.starts[rng.integers(last)]
         rows.append(corpus.tokens[start : start + recipe.length + 1])
-    return torch.from_numpy(np.stack(rows).astype(np.int64))
+        answers.append(corpus.answers[start + 1 : start + recipe.length + 1])
+    return torch.from_numpy(np.stack(rows).astype(np.int64)), torch.from_numpy(np.stack(answers))
 
 
 def rate(recipe: Recipe, done: float) -> float:
@@ -136,38 +128,44 @@ def prepare(text: Path, out: Path, recipe: Recipe) -> tuple[Tokenizer, tuple[Cor
     path = out / "tokenizer.json"
     if not path.exists():
         few = (d for i, d in enumerate(documents(files)) if i % 6 == 0)
-        train_tokenizer(chain(few, exercises(60_000, recipe.seed)), VOCAB).save(str(path))
+        train_tokenizer(chain(few, (a + b for a, b in exercises(60_000, recipe.seed))), VOCAB).save(str(path))
     tokenizer = Tokenizer.from_file(str(path))
     cache = out / "corpus.npz"
     if not cache.exists():
         held = lambda keep: (d for i, d in enumerate(documents(files)) if (i % 100 == 0) == keep)  # noqa: E731
         parts = {
-            "text": build(tokenizer, held(False), "text"),
+            "text": build(tokenizer, ((d, "") for d in held(False)), "text"),
             "exercises": build(tokenizer, exercises(recipe.exercises, recipe.seed), "exercises"),
-            "text_val": build(tokenizer, held(True), "validation text"),
+            "text_val": build(tokenizer, ((d, "") for d in held(True)), "validation text"),
             "exercises_val": build(tokenizer, exercises(6000, recipe.seed + 1000), "validation exercises"),
         }
-        np.savez(cache, **{f"{k}_{f}": getattr(c, f) for k, c in parts.items() for f in ("tokens", "starts")})
+        np.savez(cache, **{f"{k}_{f}": getattr(c, f) for k, c in parts.items() for f in FIELDS})
     data = np.load(cache)
     names = ("text", "exercises", "text_val", "exercises_val")
-    text_, ex, text_val, ex_val = (Corpus(data[f"{n}_tokens"], data[f"{n}_starts"]) for n in names)
+    text_, ex, text_val, ex_val = (Corpus(*(data[f"{n}_{f}"] for f in FIELDS)) for n in names)
     return tokenizer, (text_, ex), (text_val, ex_val)
 
 
 @torch.no_grad()
-def validate(model: nn.Module, corpora: tuple[Corpus, Corpus], recipe: Recipe, device: str) -> dict[str, float]:
-    """Loss in nats per token on fixed held-out rows of text and of exercises."""
+def validate(model: Any, corpora: tuple[Corpus, Corpus], recipe: Recipe, device: str) -> dict[str, float]:
+    """Loss in nats per token on fixed held-out rows of text, of exercises and of their answers."""
     result = {}
     for name, share in (("text", 1.0), ("exercises", 0.0)):
-        fixed = Recipe(**{**recipe.__dict__, "text_share": share})
-        ids = batch(corpora, fixed, np.random.default_rng(0)).to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        result[f"val_{name}"] = round(F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).item(), 4)
+        fixed, rng, losses = replace(recipe, text_share=share), np.random.default_rng(0), []
+        for _ in range(4):
+            ids, answers = (t.to(device) for t in batch(corpora, fixed, rng))
+            with torch.autocast(device, dtype=torch.bfloat16):
+                logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+            each = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            losses.append([each.mean().item(), each[answers.flatten()].mean().item()])
+        whole, answer = np.mean(losses, axis=0)
+        result[f"val_{name}"] = round(float(whole), 4)
+        if share == 0.0:
+            result["val_answers"] = round(float(answer), 4)
     return result
 
 
-def save(model: nn.Module, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, state: dict, out: Path) -> None:
+def save(model: Any, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, state: dict, out: Path) -> None:
     """Write a bf16 Hugging Face checkpoint and the full training state; the state is renamed into place."""
     weights = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
     model.save_pretrained(out / "checkpoint", state_dict=weights)
@@ -183,7 +181,7 @@ def save(model: nn.Module, tokenizer: Tokenizer, optimizer: torch.optim.Optimize
     part.replace(out / "state.pt")
 
 
-def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 5.0) -> None:
+def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0) -> None:
     """Train until `recipe.minutes` are used up, with a checkpoint and a log line every `every` minutes."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer, corpora, held_out = prepare(text, out, recipe)
@@ -195,7 +193,8 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 5.0
         for name, p in model.named_parameters():
             if name.endswith(("down_proj", "o_proj.weight")):
                 p.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
-    balance = Balance(model)
+    for layer in model.model.layers:
+        layer.compile()
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -211,34 +210,35 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 5.0
         optimizer.load_state_dict(saved["optimizer"])
         state = {key: saved[key] for key in state}
         print(f"resumed at step {state['step']}, {state['minutes']:.1f} min")
-    rng = np.random.default_rng([recipe.seed, state["step"]])
+    rng = np.random.default_rng([recipe.seed, int(state["step"])])
     clock, since, losses = time.monotonic(), state["minutes"], []
     while state["minutes"] < recipe.minutes:
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, state["minutes"] / recipe.minutes)
-        ids = batch(corpora, recipe, rng).to(device)
+        ids, answers = (t.to(device) for t in batch(corpora, recipe, rng))
         with torch.autocast(device, dtype=torch.bfloat16):
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-        even = balance.loss()
+        each = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        weight = 1.0 + (recipe.answer - 1.0) * answers.flatten()
+        loss = (each * weight).sum() / weight.sum()
+        even = imbalance(model)
         (loss + recipe.balance * even).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(each.mean().item())
         now = time.monotonic()
         state["step"] += 1
         state["tokens"] += ids[:, 1:].numel()
         state["minutes"] += min(now - clock, PAUSE) / 60
         clock = now
-        if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] == 20:
+        if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] == 60:
             line = {
                 **{k: round(v, 2) for k, v in state.items()},
                 "loss": round(float(np.mean(losses)), 4),
                 "balance": round(even.item(), 4),
                 **validate(model, held_out, recipe, device),
             }
-            balance.seen.clear()
             print(json.dumps(line), flush=True)
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -18,6 +18,6 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     Returns:
         bool [T, K].
     """
-    if k != int(k) or not 0 <= k <= scores.shape[-1]:
+    if not 0 <= k <= scores.shape[-1] or k != int(k):
         raise AllocMoEError(f"top-k needs a whole k within 0..{scores.shape[-1]}, got {k}")
     return (torch.arange(scores.shape[-1], device=scores.device) < k).expand_as(scores)

@@ -1,0 +1,1 @@
+"""Engines: they apply a plan to a live model and count what was spent."""

@@ -1,0 +1,197 @@
+"""The transformers engine: a plan applied by a hook on every router of a live model.
+
+    engine = HFEngine.load("path/of/checkpoint")
+    with engine.using(plan):
+        engine.model(input_ids)
+
+A hook sorts the router's K candidates, asks the plan's token rule which to keep, and returns the
+rest with weight 0 and the sentinel id N. Dropped experts are skipped, not multiplied by zero
+(see `experts`); where a model's implementation cannot, `engine.skips` is False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from allocmoe import routing
+from allocmoe.engines.experts import use_skipping
+from allocmoe.engines.spent import Spent
+from allocmoe.errors import AllocMoEError
+from allocmoe.plan import Plan
+from allocmoe.spec import MoESpec, fingerprint
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+# (weights [T, K], expert ids [T, K], real rows [T] or None) -> the same, with dropped pairs marked
+Rule = Callable[[Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]]
+
+
+class HFEngine:
+    """A transformers model that obeys plans.
+
+    Attributes:
+        model: the live model, in eval mode.
+        spec, fingerprint: of the model.
+        skips: whether dropped experts cost nothing.
+        plan: the plan in force, None for the unchanged model.
+        spent: counts since `spent.reset()`, when `counting` is on.
+        routers: the router modules, in depth order.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: MoESpec, name: str, mark: str, tokenizer: Any = None) -> None:
+        self.model, self.spec, self.name, self.fingerprint = model.eval(), spec, name, mark
+        self.tokenizer = tokenizer
+        self.routers = [m for m in model.modules() if type(m).__name__.lower().endswith("topkrouter")]
+        if len(self.routers) != spec.layers:
+            raise AllocMoEError(
+                f"{name} has {len(self.routers)} routers that this engine knows, expected {spec.layers}: "
+                "its transformers version may have changed them"
+            )
+        self.skips = use_skipping(model)
+        self.plan: Plan | None = None
+        self.counting = False
+        self.spent = Spent(spec.layers, spec.experts)
+        self._rules: list[Rule | None] = [None] * spec.layers
+        self._valid: Tensor | None = None
+        model.register_forward_pre_hook(self._note_padding, with_kwargs=True)
+        for layer, router in enumerate(self.routers):
+            router.register_forward_hook(self._hook(layer))
+
+    @classmethod
+    def load(cls, folder: Path | str, dtype: str = "float32", device: str = "cpu") -> HFEngine:
+        """Load a checkpoint folder; AllocMoEError for a folder that holds no supported MoE model."""
+        spec, mark = MoESpec.from_folder(folder), fingerprint(folder)
+        transformers_logging.disable_progress_bar()
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # transformers raises every kind for a broken folder
+            raise AllocMoEError(f"cannot load the model in {folder}: {str(error).splitlines()[0][:200]}") from None
+        model = model.to(torch.device(device))
+        return cls(model, spec, Path(folder).resolve().name, mark, tokenizer)
+
+    def apply(self, plan: Plan) -> None:
+        """Put a plan in force, replacing any other; AllocMoEError if it was made for another model."""
+        plan.check_model(self.spec, self.fingerprint)
+        self._rules = [LayerRule.of(plan, layer) for layer in range(self.spec.layers)]
+        self.plan = plan
+
+    def revert(self) -> None:
+        """Back to the unchanged model."""
+        self._rules, self.plan = [None] * self.spec.layers, None
+
+    @contextmanager
+    def using(self, plan: Plan | None) -> Iterator[HFEngine]:
+        """Have a plan (or None: the unchanged model) in force for a while."""
+        before = self.plan
+        self.apply(plan) if plan else self.revert()
+        try:
+            yield self
+        finally:
+            self.apply(before) if before else self.revert()
+
+    @contextmanager
+    def count(self) -> Iterator[Spent]:
+        """Count the activations and distinct experts of the forward passes inside."""
+        self.spent.reset()
+        self.counting = True
+        try:
+            yield self.spent
+        finally:
+            self.counting = False
+
+    def set_layer(self, layer: int, rule: Rule | None) -> None:
+        """Give one layer a rule of its own, outside any plan: the profiler's way in."""
+        self._rules[layer] = rule
+
+    def backbone(self, ids: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] for whole windows [B, T], without the LM head."""
+        self._valid = None
+        return self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False).last_hidden_state
+
+    def _note_padding(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Rows that an attention mask calls padding must not get budget."""
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        mask = kwargs.get("attention_mask")
+        self._valid = None
+        if ids is not None and mask is not None and mask.dim() == 2 and not bool(mask.all()):
+            self._valid = mask[:, -ids.shape[1] :].bool().reshape(-1)
+
+    def _hook(self, layer: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: tuple[Tensor, Tensor, Tensor]) -> Any:
+            rule, valid = self._rules[layer], self._valid
+            logits, weights, index = output
+            if valid is not None and len(valid) != len(index):
+                valid = None
+            if rule is not None:
+                weights, index = rule(weights, index, valid)
+                output = (logits, weights, index)
+            if self.counting:
+                self.spent.add(layer, index, valid)
+            return output
+
+        return hook
+
+
+def sort_candidates(weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates [T, K] in descending order of combine weight, ties in the router's order."""
+    weights, order = weights.sort(dim=-1, descending=True, stable=True)
+    return weights, index.gather(-1, order)
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """One layer of a plan as a Rule. `k`, `k_base`, `threshold`, `reference`: see Plan."""
+
+    token_rule: str
+    k: float
+    top_k: int
+    experts: int
+    k_base: int = 1
+    threshold: float = 0.0
+    reference: str = "original"
+
+    @classmethod
+    def of(cls, plan: Plan, layer: int) -> LayerRule:
+        threshold = plan.thresholds[layer] if plan.thresholds else 0.0
+        return cls(
+            plan.token_rule, plan.layers[layer], plan.top_k, plan.experts, plan.k_base, threshold, plan.reference
+        )
+
+    def __call__(self, weights: Tensor, index: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        plain = self.token_rule == "top_k" and valid is None
+        if plain and self.k == self.top_k:
+            return weights, index
+        weights, index = sort_candidates(weights, index)
+        whole = weights.sum(-1, keepdim=True)
+        if plain:
+            weights, index = weights[:, : int(self.k)], index[:, : int(self.k)]
+        else:
+            keep = self.keep(weights.float(), valid)
+            weights, index = weights * keep, index.masked_fill(~keep, self.experts)
+        if self.reference == "survivors":
+            kept = weights.sum(-1, keepdim=True)
+            weights = weights * torch.where(kept > 0, whole / kept, 1.0)
+        return weights, index
+
+    def keep(self, scores: Tensor, valid: Tensor | None) -> Tensor:
+        """Keep mask [T, K] for sorted scores; padding keeps nothing."""
+        if self.token_rule == "alloc_t":
+            return routing.alloc_t(scores, self.k, self.k_base, valid)
+        if self.token_rule == "top_k":
+            mask = routing.top_k(scores, int(self.k))
+        elif self.token_rule == "top_p":
+            mask = routing.top_p(scores, self.threshold)
+        else:
+            mask = routing.naee(scores, self.threshold)
+        return mask if valid is None else mask & valid[:, None]

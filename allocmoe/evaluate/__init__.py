@@ -1,0 +1,1 @@
+"""Quality: perplexity of held-out text, and lm-eval tasks."""

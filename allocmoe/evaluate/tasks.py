@@ -1,0 +1,160 @@
+"""lm-eval tasks under a plan: the embedded sets by default, any task lm-eval knows by name.
+
+Padding is the one thing that lm-eval's transformers backend does not tell the model, and Alloc-T
+must know it: padding neither gets nor takes budget. `PlannedLM` adds the mask and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from torch import Tensor
+from tqdm import tqdm
+
+from allocmoe.engines.hf import HFEngine
+from allocmoe.errors import AllocMoEError
+from allocmoe.mini import items
+
+FOLDER = Path(items.__file__).parent / "tasks"
+
+
+class PlannedLM(HFLM):
+    """lm-eval's transformers backend, with an attention mask over right-padded batches."""
+
+    def __init__(self, engine: HFEngine, batch: int) -> None:
+        super().__init__(pretrained=engine.model, tokenizer=engine.tokenizer, batch_size=batch, logits_cache=True)
+        self._rows: set[tuple[int, ...]] = set()
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+        longest = self.max_length + 1
+        self._rows = {tuple((context + answer)[-longest:][:-1]) for _, context, answer in requests}
+        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        lengths = torch.tensor([self._length(row) for row in inps.tolist()], device=inps.device)
+        mask = torch.arange(inps.shape[1], device=inps.device) < lengths[:, None]
+        with torch.inference_mode():
+            return self.model(input_ids=inps, attention_mask=mask.long(), use_cache=False).logits
+
+    def _length(self, row: list[int]) -> int:
+        """Tokens of a request before the zeros that lm-eval pads with; zeros may be tokens too."""
+        least = len(row)
+        while least and row[least - 1] == 0:
+            least -= 1
+        return next((n for n in range(least, len(row) + 1) if tuple(row[:n]) in self._rows), len(row))
+
+
+class TaskSuite:
+    """Task sets, loaded once, to be run on one engine under many plans.
+
+    Attributes:
+        names: tasks in order.
+        groups: group -> its tasks.
+    """
+
+    def __init__(self, engine: HFEngine, names: list[str] | None = None, batch: int = 64) -> None:
+        self.engine, self.batch = engine, batch
+        self.names = names or list(items.TASKS)
+        with _quiet():
+            self.lm = PlannedLM(engine, batch)
+            only_ours = set(self.names) <= set(items.TASKS)
+            self.manager = TaskManager(include_path=str(self._here()), include_defaults=not only_ours)
+        unknown = [n for n in self.names if n not in self.manager.all_tasks]
+        if unknown:
+            raise AllocMoEError(
+                f"lm-eval knows no task {', '.join(unknown)}: the embedded ones are {', '.join(items.TASKS)}"
+            )
+        self.groups: dict[str, list[str]] = {}
+        for name in self.names:
+            group = items.TASKS[name].group if name in items.TASKS else "other"
+            self.groups.setdefault(group, []).append(name)
+
+    def _here(self) -> Path:
+        """The embedded tasks with absolute paths to their data, which `datasets` needs."""
+        self._folder = tempfile.TemporaryDirectory(prefix="allocmoe-tasks-")
+        for yaml in FOLDER.glob("*.yaml"):
+            data = {s: str(FOLDER / f"{yaml.stem}.{s}.jsonl") for s in ("train", "test")}
+            kwargs = "dataset_kwargs:\n  data_files:\n" + "".join(f"    {s}: {p!r}\n" for s, p in data.items())
+            kwargs += f"  cache_dir: {self._folder.name}/cache\n"
+            Path(self._folder.name, yaml.name).write_text(yaml.read_text("utf-8") + kwargs, "utf-8")
+        return Path(self._folder.name)
+
+    def run(self, count: int, seed: int = 0) -> dict[str, dict[str, list[int]]]:
+        """Per task `{"ids": [...], "correct": [0 or 1, ...]}`, on the same pinned items every time.
+
+        Args:
+            count: items per task; a task with fewer uses all.
+            seed: of the choice of items.
+        """
+        with _quiet():
+            result = simple_evaluate(
+                model=self.lm,
+                tasks=self.names,
+                task_manager=self.manager,
+                samples={name: self._pinned(name, count, seed) for name in self.names},
+                batch_size=self.batch,
+                bootstrap_iters=0,
+                log_samples=True,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+                verbosity="ERROR",
+            )
+        found = {}
+        for name in self.names:
+            rows = sorted(result["samples"][name], key=lambda row: row["doc_id"])
+            metric = "acc" if "acc" in rows[0] else "exact_match"
+            found[name] = {
+                "ids": [int(row["doc_id"]) for row in rows],
+                "correct": [round(float(row[metric])) for row in rows],
+            }
+        return found
+
+    def _pinned(self, name: str, count: int, seed: int) -> list[int]:
+        """Ids spread evenly over a task's items, from an offset that the seed decides."""
+        total = self._sizes().get(name, count)
+        count = min(count, total)
+        return sorted({(i * total // count + seed) % total for i in range(count)})
+
+    def _sizes(self) -> dict[str, int]:
+        return {p.name.split(".")[0]: len(p.read_text("utf-8").splitlines()) for p in FOLDER.glob("*.test.jsonl")}
+
+
+def scores(results: dict[str, dict[str, list[int]]], groups: dict[str, list[str]]) -> dict[str, float]:
+    """`acc/<task>`, `group/<group>` (mean over its tasks) and `group/mean` (mean over groups)."""
+    found = {f"acc/{name}": sum(r["correct"]) / len(r["correct"]) for name, r in results.items()}
+    means = {f"group/{g}": sum(found[f"acc/{n}"] for n in names) / len(names) for g, names in groups.items()}
+    return {**found, **means, "group/mean": sum(means.values()) / len(means)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """lm-eval and datasets without their progress bars and log lines; nothing from the network."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    bar: Any = tqdm
+    original = bar.__init__
+
+    def silent(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **{**kwargs, "disable": True})
+
+    bar.__init__ = silent
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        yield
+    finally:
+        bar.__init__ = original
+        logging.disable(before)

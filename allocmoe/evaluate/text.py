@@ -1,0 +1,76 @@
+"""Text as token windows: what profiling and perplexity read.
+
+A text is a file (plain or .xz), or one of the embedded ones: "mini-train" and "mini-test" are
+documents generated from the two sides of the embedded task sets, so they exist everywhere.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from allocmoe.errors import AllocMoEError
+from allocmoe.mini.corpus import EOS, read_text
+from allocmoe.mini.items import TASKS, fact_statement, sample
+
+EMBEDDED = {"mini-train": "train", "mini-test": "test"}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`ids` [n, length] whole windows of a text, and what they are."""
+
+    ids: Tensor
+    name: str
+
+    def batches(self, size: int) -> list[Tensor]:
+        """Consecutive batches [<= size, length]; always the same ones."""
+        return list(self.ids.split(size))
+
+    def describe(self) -> dict[str, Any]:
+        """For records: text, windows and their length in tokens."""
+        return {"text": self.name, "windows": len(self.ids), "window": self.ids.shape[1]}
+
+
+def embedded(side: str, characters: int, seed: int = 1) -> str:
+    """At least `characters` of generated documents of one side; the same for the same seed."""
+    rng = random.Random(f"text/{side}/{seed}")
+    streams = [sample(task, side, seed + 500) for task in TASKS]
+    pieces: list[str] = []
+    length = 0
+    while length < characters:
+        turn = rng.randrange(len(streams) + 1)
+        pieces.append(fact_statement(rng) if turn == len(streams) else next(streams[turn]).text)
+        length += len(pieces[-1])
+    return EOS.join(pieces)
+
+
+def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
+    """The first `count` whole windows of `length` tokens of a text (a path, or an embedded name).
+
+    Raises AllocMoEError if the text cannot be read or is shorter than one window.
+    """
+    if count < 1 or length < 2:
+        raise AllocMoEError(f"need at least 1 window of at least 2 tokens, got {count} of {length}")
+    if text in EMBEDDED:
+        content, name = embedded(EMBEDDED[text], count * length * 8), text
+    else:
+        try:
+            content, name = read_text(Path(text)), Path(text).name
+        except (OSError, UnicodeDecodeError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            known = ", ".join(EMBEDDED)
+            raise AllocMoEError(f"cannot read the text {text}: {reason}; give a text file, or one of {known}") from None
+        content = content[: count * length * 12]
+    ids = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
+    found = min(count, len(ids) // length)
+    if found < 1:
+        raise AllocMoEError(
+            f"the text {text} has {len(ids)} tokens, less than one window of {length}: give a longer one"
+        )
+    return Windows(torch.tensor(ids[: found * length]).view(found, length), name)

@@ -1,0 +1,1 @@
+"""Speed: the paper's prefill/decode protocol, methods interleaved in one process."""

@@ -1,0 +1,184 @@
+"""The paper's efficiency protocol (A.2) on the transformers engine.
+
+Random-token prompts; prefill is one forward pass over them, decode one pass per further token
+with a KV cache. Every plan is run once per round, the order of plans flipped each round, so that
+round i of two plans was measured under the same conditions and can be compared in pairs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from allocmoe import methods, records
+from allocmoe.engines.hf import HFEngine
+from allocmoe.errors import AllocMoEError
+from allocmoe.evaluate.text import Windows
+from allocmoe.plan import Plan
+from allocmoe.profile.run import profile
+from allocmoe.records import Record
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Batch size, lengths in tokens, untimed and timed rounds. The defaults are the paper's."""
+
+    batch: int = 8
+    prompt: int = 32
+    decode: int = 128
+    warmups: int = 5
+    runs: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.prompt, self.decode, self.runs) < 1 or self.warmups < 0:
+            raise AllocMoEError(f"the protocol needs at least one of everything, got {asdict(self)}")
+
+
+@torch.inference_mode()
+def prefill(engine: HFEngine, prompt: Tensor) -> Any:
+    """One pass over [B, prompt] ids; the KV cache."""
+    return engine.model(input_ids=prompt, use_cache=True, logits_to_keep=1).past_key_values
+
+
+@torch.inference_mode()
+def decode(engine: HFEngine, cache: Any, tokens: Tensor) -> None:
+    """One pass per column of [B, decode] ids, after the tokens in the cache."""
+    for column in tokens.split(1, dim=1):
+        engine.model(input_ids=column, past_key_values=cache, use_cache=True)
+
+
+def timed(engine: HFEngine, tokens: Tensor, prompt: int) -> tuple[float, float]:
+    """Seconds of prefill over the first `prompt` columns of [B, n] ids, and of decode over the rest."""
+    start = _now(engine)
+    cache = prefill(engine, tokens[:, :prompt])
+    middle = _now(engine)
+    decode(engine, cache, tokens[:, prompt:])
+    return middle - start, _now(engine) - middle
+
+
+def _now(engine: HFEngine) -> float:
+    if engine.model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def session(
+    engine: HFEngine, plans: Sequence[Plan], protocol: Protocol, seed: int = 0, progress: bool = True
+) -> list[Record]:
+    """One interleaved session over all plans, as speed records in the order of `plans`.
+
+    Every plan sees the same prompts and is fed the same random tokens while decoding, so that
+    differences are the plan's. Activations and distinct experts are counted in an untimed round.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (protocol.batch, protocol.prompt + protocol.decode)
+    tokens = torch.randint(engine.model.config.vocab_size, shape, generator=generator).to(engine.model.device)
+    samples: list[list[tuple[float, float]]] = [[] for _ in plans]
+    rounds = protocol.warmups + protocol.runs
+    with tqdm(total=rounds * len(plans), desc=f"bench {engine.name}", unit="run", disable=not progress) as bar:
+        for number in range(rounds):
+            order = range(len(plans)) if number % 2 == 0 else reversed(range(len(plans)))
+            for i in order:
+                with engine.using(plans[i]):
+                    pair = timed(engine, tokens, protocol.prompt)
+                if number >= protocol.warmups:
+                    samples[i].append(pair)
+                bar.update()
+    name = uuid.uuid4().hex[:12]
+    found = []
+    for plan, pairs in zip(plans, samples, strict=True):
+        first, rest = [p for p, _ in pairs], [d for _, d in pairs]
+        found.append(
+            Record(
+                about="speed",
+                model=engine.name,
+                fingerprint=engine.fingerprint,
+                method=plan.method,
+                budget=plan.budget,
+                plan=plan.digest,
+                setup={**setup(engine, protocol, seed), "session": name},
+                metrics={
+                    "prefill_ms": statistics.median(first) * 1e3,
+                    "decode_ms": statistics.median(rest) * 1e3,
+                    "tpot_ms": statistics.median(rest) * 1e3 / protocol.decode,
+                },
+                spent=_spent(engine, plan, tokens, protocol.prompt),
+                samples={"prefill_s": first, "decode_s": rest},
+                details=plan_details(engine, plan),
+            )
+        )
+    return found
+
+
+def setup(engine: HFEngine, protocol: Protocol, seed: int) -> dict[str, Any]:
+    """What decides a session's figures besides the plans."""
+    dtype = str(engine.model.dtype).removeprefix("torch.")
+    where = {"engine": "transformers", "dtype": dtype, "device": engine.model.device.type, "skips": engine.skips}
+    return {**asdict(protocol), **where, "seed": seed}
+
+
+def plan_details(engine: HFEngine, plan: Plan) -> dict[str, Any]:
+    """What a report says of a plan."""
+    original = engine.spec.original_budget
+    return {
+        "layers": list(plan.layers),
+        "token_rule": plan.token_rule,
+        "original_budget": original,
+        "share": plan.budget / original,
+        "origin": plan.origin,
+    }
+
+
+def _spent(engine: HFEngine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
+    """Counts of prefill and of decode, from a run of their own."""
+    with engine.using(plan), engine.count() as spent:
+        cache = prefill(engine, tokens[:, :prompt])
+        found = {"prefill": spent.summary()}
+        spent.reset()
+        decode(engine, cache, tokens[:, prompt:])
+        found["decode"] = spent.summary()
+    return {"per_token": found["decode"]["per_token"], **found}
+
+
+def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> Any:
+    """A profile of a random-weight model on random tokens: its methods need one to be planned at all."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(engine.model.config.vocab_size, (8, 64), generator=generator)
+    return profile(engine, Windows(ids, "random tokens"), 8, seed=seed, progress=progress)
+
+
+def all_plans(
+    engine: HFEngine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
+) -> list[Plan]:
+    """`original` first, then every other method at every budget."""
+    spec, mark = engine.spec, engine.fingerprint
+    plans = [methods.allocate("original", spec, mark, spec.original_budget)]
+    for budget in budgets:
+        for name in names:
+            if name != "original":
+                plans.append(methods.allocate(name, spec, mark, budget, sensitivity, **options))
+    return plans
+
+
+def measured(path: Path, engine: HFEngine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:
+    """Whether a records file already holds one whole session of these plans under this protocol."""
+    wanted = {plan.digest for plan in plans}
+    sessions: dict[str, set[str | None]] = {}
+    for record in records.resume(path):
+        settings = {k: v for k, v in record.setup.items() if k != "session"}
+        if (
+            record.about == "speed"
+            and record.fingerprint == engine.fingerprint
+            and settings == setup(engine, protocol, seed)
+        ):
+            sessions.setdefault(record.setup["session"], set()).add(record.plan)
+    return any(wanted <= found for found in sessions.values())

@@ -1,0 +1,247 @@
+"""Paired intervals and tests: how large a difference between two methods is, and whether it is one.
+
+Everything here compares like with like: the same rounds of one timing session, the same windows of
+one text, the same items of the same tasks. Whatever does not pair up is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from allocmoe.errors import AllocMoEError
+
+CONFIDENCE = 0.95
+RESAMPLES = 4999
+
+Tasks = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Per-item results as a quality record keeps them: task -> {"ids": [...], "correct": [0 or 1, ...]}."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence bounds, in the estimate's unit; bounds of NaN are not known."""
+
+    estimate: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def excludes(self, value: float) -> bool:
+        """Whether `value` lies outside; never, where the bounds are not known."""
+        return value < self.low or value > self.high
+
+
+UNKNOWN = Interval(math.nan)
+
+
+def log_ratio(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Ratio a/b of two series measured in interleaved rounds: `exp(mean(log(a_i / b_i)))`.
+
+    Args:
+        a, b: [rounds], positive, in one unit; a_i and b_i come from the same round. With a the
+            seconds of the original and b those of a method it is the method's speedup.
+        confidence: of the t interval of the mean log-ratio.
+
+    Raises AllocMoEError for series that do not pair up, fewer than two rounds, or a value that is
+    not positive.
+    """
+    from scipy import stats
+
+    x, y = _pair(a, b, "rounds")
+    if (x <= 0).any() or (y <= 0).any():
+        raise AllocMoEError("a ratio of times needs times above zero")
+    logs = np.log(x / y)
+    mean = float(logs.mean())
+    half = float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * stats.sem(logs))
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def perplexity_ratio(
+    nll_a: Sequence[float],
+    nll_b: Sequence[float],
+    tokens: Sequence[float],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """PPL_a / PPL_b on one text, with the percentile interval of a bootstrap over its windows.
+
+    Args:
+        nll_a, nll_b: [windows], mean negative log-likelihood per token of each window, nats.
+        tokens: [windows], tokens scored in each; a perplexity is exp of the token-weighted mean.
+        confidence, resamples, seed: of `scipy.stats.bootstrap`. Windows are drawn in pairs, so that
+            what makes a window hard for both methods cancels.
+
+    Raises AllocMoEError for series that do not pair up, fewer than two windows, or a window without
+    tokens.
+    """
+    from scipy import stats
+
+    x, y = _pair(nll_a, nll_b, "windows")
+    weights, _ = _pair(tokens, nll_a, "windows")
+    if (weights <= 0).any():
+        raise AllocMoEError("every window needs at least one token")
+
+    def ratio(gap: np.ndarray, weight: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.exp((gap * weight).sum(axis=axis) / weight.sum(axis=axis))
+
+    drawn = stats.bootstrap(
+        (x - y, weights),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(ratio(x - y, weights)), float(drawn.low), float(drawn.high))
+
+
+def accuracy(correct: Sequence[int], confidence: float = CONFIDENCE) -> Interval:
+    """Share of correct items with its Wilson score interval.
+
+    Args:
+        correct: [items], 0 or 1.
+
+    Raises AllocMoEError where there is no item or a value is neither 0 nor 1.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    values = _binary(correct)
+    low, high = proportion_confint(int(values.sum()), len(values), alpha=1 - confidence, method="wilson")
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def group_accuracy(tasks: Tasks, groups: Sequence[Sequence[str]], confidence: float = CONFIDENCE) -> Interval:
+    """Mean over groups of the mean over each group's tasks of the task's accuracy.
+
+    The interval combines the tasks' Wilson intervals by MOVER (Zou and Donner 2008): each bound's
+    distance is the root of the summed squared distances of the parts, so a task at 0 or 1 still
+    counts as uncertain, which a bootstrap would miss.
+
+    Raises AllocMoEError for an empty group or a task without results.
+    """
+    parts = [(weight, accuracy(_task(tasks, name)["correct"], confidence)) for name, weight in _weights(groups)]
+    estimate = math.fsum(w * part.estimate for w, part in parts)
+    below = math.hypot(*(w * (part.estimate - part.low) for w, part in parts))
+    above = math.hypot(*(w * (part.high - part.estimate) for w, part in parts))
+    return Interval(estimate, estimate - below, estimate + above)
+
+
+def group_difference(
+    a: Tasks,
+    b: Tasks,
+    groups: Sequence[Sequence[str]],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Difference a - b of the group mean accuracies, with a paired bootstrap stratified by task.
+
+    Args:
+        a, b: results of two methods on the same items.
+        groups: lists of task names; the mean over groups of the mean over tasks is compared.
+        confidence, resamples, seed: of the bootstrap's percentile interval.
+
+    An item's difference is -1, 0 or 1, so drawing n items of a task with replacement is one draw of
+    the multinomial distribution of these three; that is exact, and quick.
+
+    Raises AllocMoEError where the items differ or are missing.
+    """
+    rng = np.random.default_rng(seed)
+    estimate, drawn = 0.0, np.zeros(resamples)
+    for name, weight in _weights(groups):
+        x, y = _same_items(a, b, name)
+        gap = x - y
+        counts = np.array([(gap == -1).sum(), (gap == 0).sum(), (gap == 1).sum()])
+        sample = rng.multinomial(len(gap), counts / len(gap), size=resamples)
+        drawn += weight * (sample[:, 2] - sample[:, 0]) / len(gap)
+        estimate += weight * float(gap.mean())
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
+def mcnemar(correct_a: Sequence[int] | np.ndarray, correct_b: Sequence[int] | np.ndarray) -> float:
+    """Exact two-sided p of McNemar's test that a and b are right equally often.
+
+    Args:
+        correct_a, correct_b: [items], 0 or 1, of the same items in the same order.
+
+    Raises AllocMoEError for different lengths, no items, or a value that is neither 0 nor 1.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar as exact
+
+    x, y = _binary(correct_a), _binary(correct_b)
+    if len(x) != len(y):
+        raise AllocMoEError(f"cannot pair {len(x)} items with {len(y)}")
+    table = [[int(((x == i) & (y == j)).sum()) for j in (1, 0)] for i in (1, 0)]
+    return float(exact(table, exact=True).pvalue)
+
+
+def pooled(a: Tasks, b: Tasks, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The items of several tasks in one row each, [items] of 0 and 1, paired by sample id.
+
+    Raises AllocMoEError where the items differ or are missing.
+    """
+    if not tasks:
+        raise AllocMoEError("there is no task to compare on")
+    pairs = [_same_items(a, b, name) for name in tasks]
+    return np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """The p-values adjusted for the size of their family by Holm's step-down method, in order.
+
+    Raises AllocMoEError for an empty family or a value outside 0..1.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.asarray(pvalues, dtype=np.float64)
+    if not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise AllocMoEError("a family of tests needs p-values, each within 0..1")
+    return [float(p) for p in multipletests(values, method="holm")[1]]
+
+
+def _pair(a: Sequence[float], b: Sequence[float], what: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise AllocMoEError(f"cannot pair {x.size} {what} with {y.size}")
+    if len(x) < 2:
+        raise AllocMoEError(f"an interval needs at least two {what}, got {len(x)}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise AllocMoEError(f"one of the {what} is not a number: the measurement failed")
+    return x, y
+
+
+def _binary(correct: Sequence[int] | np.ndarray) -> np.ndarray:
+    values = np.asarray(correct, dtype=np.float64)
+    if values.ndim != 1 or not values.size:
+        raise AllocMoEError("an accuracy needs at least one item")
+    if not np.isin(values, (0, 1)).all():
+        raise AllocMoEError("an item is either correct (1) or not (0)")
+    return values
+
+
+def _weights(groups: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+    if not groups or not all(groups):
+        raise AllocMoEError("a group mean needs at least one task in every group")
+    return [(name, 1 / len(groups) / len(group)) for group in groups for name in group]
+
+
+def _task(tasks: Tasks, name: str) -> Mapping[str, Sequence[Any]]:
+    if name not in tasks:
+        raise AllocMoEError(f"there are no per-item results of {name}")
+    return tasks[name]
+
+
+def _same_items(a: Tasks, b: Tasks, name: str) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _task(a, name), _task(b, name)
+    if list(first["ids"]) != list(second["ids"]):
+        raise AllocMoEError(f"the two methods were measured on different items of {name}")
+    x, y = _binary(first["correct"]), _binary(second["correct"])
+    if not len(x) == len(y) == len(first["ids"]):
+        raise AllocMoEError(f"{name} has {len(first['ids'])} items, but {len(x)} and {len(y)} results")
+    return x, y

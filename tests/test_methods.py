@@ -1,0 +1,188 @@
+"""Every method on every setting of the paper gives a plan that spends the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allocmoe import allocation
+from allocmoe.errors import AllocMoEError
+from allocmoe.methods import METHODS, allocate
+from allocmoe.plan import Plan
+from allocmoe.profile.sensitivity import Sensitivity
+from allocmoe.spec import PAPER_BUDGETS, MoESpec
+
+FINGERPRINT = "0123456789abcdef"
+SPECS = {
+    "deepseek": MoESpec("deepseek_v2", 26, 64, 6, "softmax", False, 2, 1),
+    "qwen": MoESpec("qwen2_moe", 24, 60, 4, "softmax", False, 1, 0),
+    "olmoe": MoESpec("olmoe", 16, 64, 8, "softmax", False, 0, 0),
+}
+SETTINGS = [(name, budget) for name, s in SPECS.items() for budget in PAPER_BUDGETS[(s.layers, s.experts, s.top_k)]]
+# the table of the methods as the project describes them: name -> (layer rule, token rule)
+TABLE = {
+    "original": ("full", "top_k"),
+    "uniform": ("uniform", "top_k"),
+    "ascending": ("ascending", "top_k"),
+    "descending": ("descending", "top_k"),
+    "lexi": ("lexi", "top_k"),
+    "alloc-l": ("alloc_l", "top_k"),
+    "dynamic-moe": ("uniform", "top_p"),
+    "naee": ("uniform", "naee"),
+    "alloc-t": ("mean", "alloc_t"),
+    "alloc-moe": ("alloc_l", "alloc_t"),
+}
+PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe"}
+
+
+def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
+    """A random profile whose perplexities and distances fall with every expert more."""
+    rng, shape = np.random.default_rng(seed), (spec.layers, spec.top_k)
+    fall = rng.lognormal(-3, 1, shape).cumsum(1)[:, ::-1]
+    distances = np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))])
+
+    def rows(table: np.ndarray) -> tuple[tuple[float, ...], ...]:
+        return tuple(map(tuple, table.tolist()))
+
+    return Sensitivity(
+        spec=spec,
+        fingerprint=FINGERPRINT,
+        perplexity=rows(9 + fall),
+        distances=rows(distances),
+        top_p=rows(rng.random(shape[::-1])),
+        naee=rows(rng.random(shape[::-1])),
+        evaluations=spec.layers * (spec.top_k - 1) + 1,
+        calibration={"text": "random"},
+    )
+
+
+PROFILES = {name: profile(spec) for name, spec in SPECS.items()}
+
+
+def make(method: str, name: str, budget: float, **options: Any) -> Plan:
+    return allocate(method, SPECS[name], FINGERPRINT, budget, PROFILES[name], **options)
+
+
+def refused(says: str, *args: Any, **options: Any) -> None:
+    with pytest.raises(AllocMoEError, match=says) as caught:
+        allocate(*args, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_is_the_one_described() -> None:
+    assert {name: (row.layer_rule, row.token_rule) for name, row in METHODS.items()} == TABLE
+    assert {name for name, row in METHODS.items() if row.needs_profile} == PROFILED
+    assert all(row.about for row in METHODS.values())
+
+
+@pytest.mark.parametrize(("name", "budget"), SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_spends_the_budget_and_survives_its_file(
+    method: str, name: str, budget: int, tmp_path: Path
+) -> None:
+    spec = SPECS[name]
+    budget = spec.original_budget if method == "original" else budget
+    plan = make(method, name, budget)
+    assert (plan.method, plan.token_rule) == (method, TABLE[method][1])
+    assert plan.exact_budget == budget == plan.budget
+    assert len(plan.layers) == spec.layers
+    assert all(1 <= k <= spec.top_k for k in plan.layers)
+    assert method == "alloc-t" or all(k == int(k) for k in plan.layers)
+    assert len(plan.thresholds) == (spec.layers if plan.token_rule in ("top_p", "naee") else 0)
+    plan.check_model(spec, FINGERPRINT)
+    plan.save(tmp_path / "plan.json")
+    again = Plan.load(tmp_path / "plan.json")
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+@pytest.mark.parametrize(("name", "budget"), [("qwen", 84), ("qwen", 60)])
+def test_alloc_t_carries_the_fractional_mean(name: str, budget: int) -> None:
+    assert make("alloc-t", name, budget).layers == (budget / 24,) * 24
+
+
+def test_alloc_t_at_a_mean_that_is_no_binary_fraction() -> None:
+    plan = make("alloc-t", "deepseek", 100)
+    assert plan.layers == (100 / 26,) * 26
+    assert plan.exact_budget == pytest.approx(100, abs=1e-9)
+
+
+def test_layer_rules_are_the_ones_of_the_allocation() -> None:
+    spec, known = SPECS["olmoe"], PROFILES["olmoe"]
+    ppl = np.array(known.perplexity)
+    for method in ("alloc-l", "alloc-moe"):
+        for how in ("raw", "ratio", "log"):
+            plan = make(method, "olmoe", 80, normalize=how)
+            assert plan.layers == tuple(allocation.alloc_l(ppl, 80, how))
+            assert plan.origin["normalize"] == how
+    assert make("alloc-l", "olmoe", 80).layers == tuple(allocation.alloc_l(ppl, 80, "ratio"))
+    assert make("uniform", "olmoe", 80).layers == (5,) * 16
+    assert make("original", "olmoe", 128).layers == (8,) * 16
+    assert make("descending", "olmoe", 80).layers == make("ascending", "olmoe", 80).layers[::-1]
+    lexi = make("lexi", "olmoe", 80, seed=4)
+    assert lexi.layers == tuple(allocation.lexi(np.array(known.distances), 80, 4))
+    assert lexi.origin["seed"] == 4
+    assert lexi.origin["profile"] == known.digest
+    assert spec.original_budget == 128
+
+
+@pytest.mark.parametrize(("method", "table"), [("dynamic-moe", "top_p"), ("naee", "naee")])
+def test_thresholds_are_those_calibrated_for_the_layer_s_k(method: str, table: str) -> None:
+    plan = make(method, "qwen", 60)
+    assert set(plan.layers) == {2, 3}
+    by_k = getattr(PROFILES["qwen"], table)
+    assert list(plan.thresholds) == [by_k[int(k) - 1][i] for i, k in enumerate(plan.layers)]
+
+
+def test_options_reach_the_plan() -> None:
+    plan = make("alloc-moe", "qwen", 60, k_base=2, reference="survivors")
+    assert (plan.k_base, plan.reference) == (2, "survivors")
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - PROFILED))
+def test_methods_without_a_profile_need_none(method: str) -> None:
+    budget = 128 if method == "original" else 80
+    assert allocate(method, SPECS["olmoe"], FINGERPRINT, budget) == make(method, "olmoe", budget)
+
+
+@pytest.mark.parametrize("method", sorted(PROFILED))
+def test_a_missing_or_foreign_profile_is_refused(method: str) -> None:
+    spec, known = SPECS["olmoe"], PROFILES["olmoe"]
+    refused("needs a profile", method, spec, FINGERPRINT, 80)
+    refused("another model", method, spec, "f" * 16, 80, known)
+    refused("another model", method, replace(spec, experts=32), FINGERPRINT, 80, known)
+    refused("another model", method, spec, FINGERPRINT, 80, PROFILES["qwen"])
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "options", "says"),
+    [
+        ("alloc-x", 80, {}, "unknown method 'alloc-x'"),
+        ("original", 80, {}, "spends 128, not 80"),
+        ("uniform", 15, {}, "outside 16..128"),
+        ("uniform", 129, {}, "outside 16..128"),
+        ("alloc-t", 80.5, {}, "whole"),
+        ("alloc-t", float("nan"), {}, "whole"),
+        ("alloc-l", 80, {"normalize": "softmax"}, "unknown normalisation"),
+        ("alloc-t", 80, {"k_base": -1}, "k_base"),
+        ("alloc-t", 80, {"reference": "none"}, "unknown reference"),
+    ],
+)
+def test_an_impossible_request_is_refused(method: str, budget: float, options: dict[str, Any], says: str) -> None:
+    refused(says, method, SPECS["olmoe"], FINGERPRINT, budget, PROFILES["olmoe"], **options)
+
+
+def test_profiles_round_trip_and_refuse_a_wrong_shape(tmp_path: Path) -> None:
+    known = PROFILES["qwen"]
+    known.save(tmp_path / "profile.json")
+    assert Sensitivity.load(tmp_path / "profile.json") == known
+    assert known.digest != profile(SPECS["qwen"], seed=1).digest
+    for table in ("perplexity", "distances", "top_p", "naee"):
+        first, *others = getattr(known, table)
+        for wrong in (tuple(others), (first[1:], *others)):
+            with pytest.raises(AllocMoEError, match=table):
+                replace(known, **{table: wrong})
