@@ -25,10 +25,11 @@ app = typer.Typer(
 )
 out = Console()
 notes = Console(stderr=True)
+INTERRUPTED = 130
 
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of an embedded model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the last line of stdout.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
@@ -37,12 +38,35 @@ Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 
 
 def _engine(model: str, dtype: str, device: str) -> Any:
-    from allocmoe.engines.hf import DTYPES, HFEngine
+    from allocmoe.engines.hf import HFEngine
     from allocmoe.mini import resolve
+
+    _check_machine(dtype, device)
+    return HFEngine.load(resolve(model), dtype, device)
+
+
+def _check_machine(dtype: str, device: str) -> None:
+    import torch
+
+    from allocmoe.engines.hf import DTYPES
 
     if dtype not in DTYPES:
         raise AllocMoEError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    return HFEngine.load(resolve(model), dtype, device)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if device not in devices:
+        raise AllocMoEError(f"no device {device!r} here: expected {' or '.join(devices)}")
+
+
+def _check_writable(path: Path) -> None:
+    """Better now than after the measurement."""
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise AllocMoEError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _print_json(document: Any) -> None:
@@ -87,9 +111,9 @@ def profile(
     model: Model,
     to: Annotated[Path, typer.Option("--out", help="The profile to write.")] = Path("profile.json"),
     text: Text = "mini-train",
-    windows: Annotated[int, typer.Option(help="Calibration windows.")] = 64,
-    window: Annotated[int, typer.Option(help="Tokens per window.")] = 256,
-    batch: Annotated[int, typer.Option(help="Windows per batch.")] = 8,
+    windows: Annotated[int, typer.Option(min=1, help="Calibration windows.")] = 64,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 8,
     naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -104,6 +128,7 @@ def profile(
     from allocmoe.evaluate.text import windows as cut
     from allocmoe.profile.run import profile as run
 
+    _check_writable(to)
     engine = _engine(model, dtype, device)
     calibration = cut(engine.tokenizer, text, windows, window)
     partial = to.with_name(to.name + ".partial")
@@ -164,12 +189,12 @@ def eval(
     plans: Annotated[list[Path] | None, typer.Option("--plan", help="A plan to measure; repeat for several.")] = None,
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
     text: Text = "mini-test",
-    windows: Annotated[int, typer.Option(help="Windows of text.")] = 32,
-    window: Annotated[int, typer.Option(help="Tokens per window.")] = 256,
-    batch: Annotated[int, typer.Option(help="Windows per batch; Alloc-T's result depends on it.")] = 8,
-    items: Annotated[int, typer.Option(help="Items per task, pinned; 0 for perplexity alone.")] = 100,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
+    items: Annotated[int, typer.Option(min=0, help="Items per task, pinned; 0 for perplexity alone.")] = 100,
     task: Annotated[list[str] | None, typer.Option(help="An lm-eval task; repeat. Default: the embedded ones.")] = None,
-    task_batch: Annotated[int, typer.Option(help="Requests per batch in lm-eval.")] = 64,
+    task_batch: Annotated[int, typer.Option(min=1, help="Requests per batch in lm-eval.")] = 64,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -186,6 +211,7 @@ def eval(
     from allocmoe.methods import allocate as make
     from allocmoe.plan import Plan
 
+    _check_writable(to)
     engine = _engine(model, dtype, device)
     wanted = [make("original", engine.spec, engine.fingerprint, engine.spec.original_budget)]
     wanted += [Plan.load(path) for path in plans or []]
@@ -221,7 +247,7 @@ def bench(
     prompt: Annotated[int, typer.Option(help="Tokens of prompt.")] = 32,
     decode: Annotated[int, typer.Option(help="Tokens to decode.")] = 128,
     warmups: Annotated[int, typer.Option(help="Untimed rounds.")] = 5,
-    runs: Annotated[int, typer.Option(help="Timed rounds.")] = 10,
+    runs: Annotated[int, typer.Option(min=2, help="Timed rounds; an interval needs two.")] = 10,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -232,16 +258,19 @@ def bench(
     Example: [bold]allocmoe bench olmoe-small --decode 16 --warmups 1 --runs 3[/bold]
     """
     from allocmoe import records
-    from allocmoe.engines.hf import DTYPES
     from allocmoe.measure import protocol, shapes
     from allocmoe.stats import log_ratio
 
-    if dtype not in DTYPES:
-        raise AllocMoEError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    _check_machine(dtype, device)
+    _check_writable(to)
     settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
     engine = shapes.build(shape, dtype, device, seed)
     known = protocol.random_profile(engine, seed)
-    plans = protocol.all_plans(engine, known, method or list(METHODS), budget or engine.spec.budgets(), seed=seed)
+    names, budgets = method or list(METHODS), budget or engine.spec.budgets()
+    plans = protocol.all_plans(engine, known, names, budgets, seed=seed)
+    missing = protocol.left_out(names, budgets, plans)
+    if missing:
+        notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")
     records.resume(to)
     found = protocol.session(engine, plans, settings, seed, progress=not as_json)
     for record in found:
@@ -329,19 +358,23 @@ def root(
 def main() -> None:
     """Entry point: an expected error is one line on stderr and exit code 2; Ctrl-C is 130."""
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == INTERRUPTED:  # typer turns Ctrl-C into a returned exit code
+            raise KeyboardInterrupt
     except AllocMoEError as error:
         sys.exit(_fail(f"error: {' '.join(str(error).split())}", 2))
     except ModuleNotFoundError as error:
         extra = "report" if error.name in ("plotly", "pandas", "jinja2", "scipy", "statsmodels") else "eval"
         sys.exit(_fail(f"error: this needs {error.name}: pip install 'allocmoe[{extra}]'", 2))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted: run the same command again to go on", 130))
+        sys.exit(_fail("interrupted: run the same command again to go on", INTERRUPTED))
     except OSError as error:
         sys.exit(_fail(f"error: {error.strerror or error}: {error.filename or ''}", 2))
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's usage errors
-            sys.exit(_fail(f"error: {error.format_message()}", int(error.exit_code)))
+            message = " ".join(error.format_message().split())
+            if not message:  # no verb at all: the help was printed
+                sys.exit(int(error.exit_code))
+            sys.exit(_fail(f"error: {message}", int(error.exit_code)))
         raise
 
 

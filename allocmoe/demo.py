@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from allocmoe import mini, records, report
 from allocmoe.engines.hf import HFEngine
@@ -58,6 +61,9 @@ def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progre
     timed_plans = speed.all_plans(
         timed, speed.random_profile(timed, seed), list(METHODS), timed.spec.budgets(), seed=seed
     )
+    missing = speed.left_out(list(METHODS), timed.spec.budgets(), timed_plans)
+    if missing and progress:
+        tqdm.write(f"{shape} has no such schedule, left out: {', '.join(missing)}", file=sys.stderr)
     if not speed.measured(path, timed, timed_plans, size.protocol, seed):
         for record in speed.session(timed, timed_plans, size.protocol, seed, progress):
             records.append(path, record)

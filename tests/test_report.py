@@ -230,8 +230,7 @@ def test_different_items_are_not_compared():
     changed = [quality(*p, items=150 if p[0] == "uniform" else 200) for p in plans("uniform", "lexi", "alloc-moe")]
     changed = [replace(r, setup=changed[0].setup) for r in changed]
     verdicts = tables.comparisons(tables.groups(changed, "quality")[0], "alloc-moe")
-    assert all(c.accuracy == "~" and "different items" in c.notes[0] for c in verdicts if c.other == "uniform")
-    assert "not comparable: the two methods" in page.render(changed, "x")
+    assert all(c.accuracy == "" and "different items" in c.notes[0] for c in verdicts if c.other == "uniform")
 
 
 def test_the_reading_is_computed_from_the_records(text: str, records: list[Record]):
@@ -268,10 +267,9 @@ def test_a_page_of_one_kind_leaves_the_other_sections_out(make, shown: str):
     assert set(ids) & {"quality", "speed", "plane", "layers", "sensitivity", "spent", "verdicts"} == set(shown.split())
 
 
-def test_records_without_samples_are_drawn_without_bars(records: list[Record]):
-    text = page.render([replace(r, samples={}) for r in records], "Bare")
-    assert "verdicts" in Tags(text).ids
-    assert "speed" not in Tags(text).ids
+def test_records_without_samples_are_drawn_without_bars():
+    text = page.render([replace(quality(*p), samples={}) for p in plans("uniform", "alloc-moe")], "Bare")
+    assert "not comparable: an interval" in text
     assert all(not any(t["error_y"]["array"]) for t in drawn(text, "scatter") if "error_y" in t)
 
 
@@ -297,5 +295,4 @@ def test_nothing_measured_is_no_report(tmp_path: Path):
 def test_numbers_are_worded_for_people():
     assert page.times(Interval(1.5, 1.4, 1.6)) == "1.50\u00d7 (1.40\u20131.60)"
     assert page.times(Interval(1.01, 0.99, 1.03)) == "1.010\u00d7 (0.990\u20131.030)"
-    assert page.times(Interval(math.nan)) == "\u2013"
     assert page.points(Interval(-0.0001, -0.01, 0.01)) == "+0.0 (-1.0 to +1.0)"

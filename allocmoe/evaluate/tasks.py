@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.evaluator import simple_evaluate
+from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from torch import Tensor
@@ -97,7 +97,7 @@ class TaskSuite:
             seed: of the choice of items.
         """
         with _quiet():
-            result = simple_evaluate(
+            result = evaluator.simple_evaluate(
                 model=self.lm,
                 tasks=self.names,
                 task_manager=self.manager,
@@ -140,7 +140,8 @@ def scores(results: dict[str, dict[str, list[int]]], groups: dict[str, list[str]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval and datasets without their progress bars and log lines; nothing from the network."""
+    """lm-eval and datasets without their progress bars and log lines; nothing from the network, and none of
+    the subprocesses (git, pip) with which lm-eval describes a machine: records do that."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     bar: Any = tqdm
@@ -150,6 +151,9 @@ def _quiet() -> Iterator[None]:
         original(self, *args, **{**kwargs, "disable": True})
 
     bar.__init__ = silent
+    describing = {name: getattr(evaluator, name, None) for name in ("get_git_commit_hash", "add_env_info")}
+    for name in describing:
+        setattr(evaluator, name, lambda *_: None)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -157,4 +161,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         bar.__init__ = original
+        for name, function in describing.items():
+            setattr(evaluator, name, function)
         logging.disable(before)

@@ -6,6 +6,7 @@ documents generated from the two sides of the embedded task sets, so they exist 
 
 from __future__ import annotations
 
+import lzma
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,9 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
     else:
         try:
             content, name = read_text(Path(text)), Path(text).name
-        except (OSError, UnicodeDecodeError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
+            damaged = isinstance(error, EOFError | lzma.LZMAError)
+            reason = getattr(error, "strerror", None) or ("damaged" if damaged else "not UTF-8 text")
             known = ", ".join(EMBEDDED)
             raise AllocMoEError(f"cannot read the text {text}: {reason}; give a text file, or one of {known}") from None
         content = content[: count * length * 12]

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from allocmoe import methods, records
+from allocmoe.allocation.check import whole_budget
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.text import Windows
@@ -159,14 +160,30 @@ def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> A
 def all_plans(
     engine: HFEngine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
 ) -> list[Plan]:
-    """`original` first, then every other method at every budget."""
+    """`original` first, then every other method at every budget.
+
+    A few layers with a large K have no ascending or descending schedule at some budgets: those are
+    left out, see `left_out`.
+    """
     spec, mark = engine.spec, engine.fingerprint
     plans = [methods.allocate("original", spec, mark, spec.original_budget)]
     for budget in budgets:
+        whole = whole_budget(budget, spec.layers, spec.top_k)
         for name in names:
-            if name != "original":
-                plans.append(methods.allocate(name, spec, mark, budget, sensitivity, **options))
+            if name == "original":
+                continue
+            try:
+                plans.append(methods.allocate(name, spec, mark, whole, sensitivity, **options))
+            except AllocMoEError:
+                if name not in ("ascending", "descending"):
+                    raise
     return plans
+
+
+def left_out(names: Sequence[str], budgets: Sequence[float], plans: Sequence[Plan]) -> list[str]:
+    """What of `names` at `budgets` is not among `plans`, for people."""
+    made = {(plan.method, plan.budget) for plan in plans}
+    return [f"{name} at {b:g}" for b in budgets for name in names if name != "original" and (name, b) not in made]
 
 
 def measured(path: Path, engine: HFEngine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:

@@ -194,7 +194,7 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
             if name.endswith(("down_proj", "o_proj.weight")):
                 p.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
     for layer in model.model.layers:
-        layer.compile()
+        layer.compile()  # a layer is many small operations
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -253,8 +253,10 @@ def main(
     model: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")] = "mini-olmoe",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of weights, data and order.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; for operations this small, more are slower.")] = 1,
 ) -> None:
     """Train an embedded model (resumable; see the module's text)."""
+    torch.set_num_threads(threads)
     recipe = Recipe(model=model, minutes=minutes, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(recipe.__dict__, indent=2) + "\n")

@@ -185,16 +185,16 @@ def spent(rows: Sequence[QualityRow]) -> Figure:
     fig = go.Figure()
     for method in methods(rows):
         mine = [r for r in rows if r.method == method and math.isfinite(r.spent)]
-        off = [r.spent / r.budget - 1 for r in mine]
         text = [f"{_at(r)}: spent {r.spent:.2f}" for r in mine]
         colour = STYLE.get(method, UNKNOWN_STYLE)[0]
         fig.add_bar(
-            x=[str(r.budget) for r in mine], y=off, name=html.escape(name(method)), hovertext=text, hoverinfo="text",
-            marker={"color": colour, "line": {"width": 1.5, "color": colour}},
+            x=[str(r.budget) for r in mine], y=[r.spent / r.budget - 1 for r in mine], hovertext=text, hoverinfo="text",
+            marker={"color": colour, "line": {"width": 1.5, "color": colour}}, name=html.escape(name(method)),
         )  # fmt: skip
+    most = 1.15 * max(0.01, *(abs(r.spent / r.budget - 1) for r in rows if math.isfinite(r.spent)))
     order = [str(b) for b in sorted({r.budget for r in rows})]
     fig.update_xaxes(type="category", categoryarray=order, title={"text": "budget requested"})
-    fig.update_yaxes(tickformat="+.1%", title={"text": "spent over budget"}, zeroline=True)
+    fig.update_yaxes(tickformat="+.1%", title={"text": "spent over budget"}, zeroline=True, range=[-most, most])
     return _finish(fig, 400)
 
 

@@ -75,7 +75,7 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`method` against `other` at a budget. A verdict is "better", "worse" or, nothing shown, "~"."""
+    """`method` against `other` at a budget. A verdict: "better", "worse", "~" (nothing shown), "" (not compared)."""
 
     method: str
     other: str
@@ -88,12 +88,13 @@ class Comparison:
 
     @property
     def perplexity(self) -> str:
-        return _verdict(self.ratio.excludes(1), self.ratio.estimate < 1)
+        return _verdict(self.ratio, self.ratio.excludes(1), self.ratio.estimate < 1)
 
     @property
     def accuracy(self) -> str:
         """Shown only where the exact test and the interval of the mean agree."""
-        return _verdict(self.p_holm < ALPHA and self.difference.excludes(0), self.difference.estimate > 0)
+        shown = self.p_holm < ALPHA and self.difference.excludes(0)
+        return _verdict(self.difference, shown, self.difference.estimate > 0)
 
 
 def groups(records: Sequence[Record], about: str) -> list[Group]:
@@ -107,11 +108,9 @@ def groups(records: Sequence[Record], about: str) -> list[Group]:
         latest = {(r.method, r.budget): r for r in rows}
         ordered = tuple(sorted(latest.values(), key=lambda r: (rank(r.method or ""), r.budget or 0)))
         originals = {str(r.setup.get("session", "")): r for r in rows if r.method == ORIGINAL}
-        first, setup = rows[0], _setup(rows[0])
-        label = " · ".join(str(part) for part in (first.model, setup.get("text") or setup.get("engine")) if part)
-        found.append(
-            Group(about, label, first.model, first.fingerprint, setup, ordered, originals, len(rows) - len(ordered))
-        )
+        model, weights, setup = rows[0].model, rows[0].fingerprint, _setup(rows[0])
+        label = " · ".join(str(part) for part in (model, setup.get("text") or setup.get("engine")) if part)
+        found.append(Group(about, label, model, weights, setup, ordered, originals, len(rows) - len(ordered)))
     return [replace(group, label=_distinct(group, found)) for group in found]
 
 
@@ -215,7 +214,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
 
     Raises AllocMoEError if no record is about quality or speed.
     """
-    quality, speed = groups(records, "quality"), groups(records, "speed")
+    quality, speed = (groups(records, about) for about in ("quality", "speed"))
     if not quality and not speed:
         raise AllocMoEError("there is no quality or speed record to report: measure with `allocmoe sweep` first")
 
@@ -285,11 +284,16 @@ def _compare(a: Record, b: Record) -> Comparison:
     ratio, note = _perplexity(a, b)
     named = list(a.details.get("groups", {}).values())
     tasks = [r.samples.get("tasks", {}) for r in (a, b)]
-    difference, other_note = _try(stats.group_difference, *tasks, named)
-    p = math.nan if other_note else stats.mcnemar(*stats.pooled(tasks[0], tasks[1], [t for ts in named for t in ts]))
+    difference, other_note = _try(stats.group_difference, *tasks, named) if any(tasks) else (UNKNOWN, "")
+    p = (
+        math.nan
+        if not math.isfinite(difference.estimate)
+        else stats.mcnemar(*stats.pooled(tasks[0], tasks[1], [t for ts in named for t in ts]))
+    )
     notes = [n for n in (note, other_note) if n]
     return Comparison(_point(a)[0], _point(b)[0], _point(a)[1], ratio, difference, p, notes=notes)
 
 
-def _verdict(shown: bool, good: bool) -> str:
-    return ("better" if good else "worse") if shown else "~"
+def _verdict(value: Interval, shown: bool, good: bool) -> str:
+    word = ("better" if good else "worse") if shown else "~"
+    return word if math.isfinite(value.estimate) else ""
