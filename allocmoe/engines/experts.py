@@ -29,7 +29,7 @@ def skipping_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_
         top_k_weights: [T, k] combine weights, ignored where dropped.
 
     Returns:
-        [T, H], summed in float32.
+        [T, H], summed in float32 (float64 for a float64 model).
     """
     ids = top_k_index.reshape(-1)
     order = ids.argsort(stable=True)
@@ -39,11 +39,20 @@ def skipping_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_
         return torch.zeros_like(hidden_states)
     token = order // top_k_index.shape[-1]
     ends = ends.to(torch.int32)
-    inner = F.grouped_mm(hidden_states[token], self.gate_up_proj.transpose(1, 2), offs=ends)
-    output = F.grouped_mm(self._apply_gate(inner), self.down_proj.transpose(1, 2), offs=ends)
-    output = output.float() * top_k_weights.reshape(-1)[order, None].float()
-    total = torch.zeros(hidden_states.shape, dtype=torch.float32, device=hidden_states.device)
+    inner = _grouped(hidden_states[token], self.gate_up_proj, ends)
+    output = _grouped(self._apply_gate(inner), self.down_proj, ends)
+    wide = torch.promote_types(hidden_states.dtype, torch.float32)
+    output = output.to(wide) * top_k_weights.reshape(-1)[order, None].to(wide)
+    total = torch.zeros(hidden_states.shape, dtype=wide, device=hidden_states.device)
     return total.index_add_(0, token, output).to(hidden_states.dtype)
+
+
+def _grouped(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """Rows up to `ends[e]` through expert e's [out, in] matrix."""
+    if rows.dtype != torch.float64:
+        return F.grouped_mm(rows, weights.transpose(1, 2), offs=ends)
+    counts = ends.diff(prepend=ends.new_zeros(1)).tolist()  # no grouped product in float64
+    return torch.cat([F.linear(part, w) for part, w in zip(rows.split(counts), weights, strict=True)])
 
 
 ALL_EXPERTS_FUNCTIONS.register(NAME, skipping_experts)

@@ -149,7 +149,7 @@ class Walk:
         shared = self._shared(layer, block, x)
         branches = outputs.transpose(0, 1).reshape(top_k - 1, *x.shape) + (residual + shared)
         with _at_top_1(engine, layer + 1):
-            nll = self._finish(branches.flatten(0, 1), depth + 1)
+            nll = self._finish(branches.flatten(0, 1).contiguous(), depth + 1)
         return nll.view(top_k - 1, -1).sum(1).cpu().numpy()
 
     def _shared(self, layer: int, block: nn.Module, x: Tensor) -> Tensor | float:

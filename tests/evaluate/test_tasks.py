@@ -1,0 +1,241 @@
+"""Tasks under a plan: lm-eval's own numbers where nothing is planned, and padding that costs nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from allocmoe.engines.hf import HFEngine
+from allocmoe.errors import AllocMoEError
+from allocmoe.evaluate.tasks import FOLDER, TaskSuite, scores
+from allocmoe.methods import allocate
+from allocmoe.mini import resolve, shipped, write_tasks
+from allocmoe.mini.items import GROUPS, TASKS
+from allocmoe.plan import Plan
+
+MODEL = resolve(shipped()[0])
+THREE = ["mini_entail", "mini_track", "mini_seq"]
+torch.set_num_threads(1)  # many small products: more threads only wait for each other
+
+
+@pytest.fixture(scope="module")
+def engine() -> HFEngine:
+    return HFEngine.load(MODEL)
+
+
+@pytest.fixture(scope="module")
+def suite(engine: HFEngine) -> TaskSuite:
+    return TaskSuite(engine, batch=16)
+
+
+@pytest.fixture(scope="module")
+def three(engine: HFEngine) -> TaskSuite:
+    return TaskSuite(engine, THREE, batch=16)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """The model through transformers alone, no engine."""
+    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+
+
+def alloc_t(engine: HFEngine) -> Plan:
+    """A fractional mean per layer, so that the floor shows."""
+    return allocate("alloc-t", engine.spec, engine.fingerprint, engine.spec.original_budget * 5 // 8 + 3)
+
+
+def documents(task: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / f"{task}.test.jsonl").read_text("utf-8").splitlines()]
+
+
+def log_likelihood(model: Any, context: list[int], answer: list[int]) -> float:
+    """Of `answer` after `context`, alone in its batch and without padding."""
+    with torch.no_grad():
+        logits = model(torch.tensor([context + answer])).logits[0].double().log_softmax(-1)
+    places = range(len(context) - 1, len(context) + len(answer) - 1)
+    return math.fsum(float(logits[p, token]) for p, token in zip(places, answer, strict=True))
+
+
+def test_the_original_model_gets_lm_eval_s_own_results(engine: HFEngine) -> None:
+    ours, theirs = (TaskSuite(engine, batch=16) for _ in range(2))
+    theirs.lm = HFLM(pretrained=engine.model, tokenizer=engine.tokenizer, batch_size=16)  # type: ignore[assignment]
+    found = ours.run(8)
+    assert found == theirs.run(8)
+    assert list(found) == list(TASKS)
+    assert all(len(r["ids"]) == len(r["correct"]) == 8 for r in found.values())
+
+
+def test_answers_are_those_of_one_request_at_a_time(three: TaskSuite, plain: Any) -> None:
+    tokenizer, found = three.engine.tokenizer, three.run(15)
+    compared = 0
+    for task in THREE:
+        items = documents(task)
+        for number, correct in zip(found[task]["ids"], found[task]["correct"], strict=True):
+            item = items[number]
+            assert item["id"] == number
+            context = tokenizer(item["prompt"])["input_ids"]
+            likely = []
+            for choice in item["choices"]:
+                whole = tokenizer(item["prompt"] + choice)["input_ids"]
+                assert whole[: len(context)] == context
+                likely.append(log_likelihood(plain, context, whole[len(context) :]))
+            second, best = sorted(likely)[-2:]
+            if best - second < 1e-3:
+                continue  # a tie, which rounding decides
+            compared += 1
+            assert correct == int(np.argmax(likely) == item["answer"]), (task, number)
+    assert compared > 30
+
+
+def test_padding_neither_gets_nor_takes_budget(engine: HFEngine, three: TaskSuite) -> None:
+    plan, tokenizer = alloc_t(engine), engine.tokenizer
+    masks: list[Tensor] = []
+
+    def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        masks.append(kwargs["attention_mask"].clone())
+
+    handle = engine.model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with engine.using(plan), engine.count() as spent:
+            found = three.run(10)
+            kept, tokens = spent.activations.clone(), spent.tokens.clone()
+    finally:
+        handle.remove()
+    assert any(len(set(mask.sum(1).tolist())) > 1 for mask in masks), "no batch had padding"
+    # every row that lm-eval runs once: choices that differ in their last token share one
+    rows = set()
+    for task in THREE:
+        items = documents(task)
+        for number in found[task]["ids"]:
+            for choice in items[number]["choices"]:
+                rows.add(tuple(tokenizer(items[number]["prompt"] + choice)["input_ids"][:-1]))
+    assert tokens.tolist() == [sum(map(len, rows))] * engine.spec.layers
+    for layer, k in enumerate(plan.layers):
+        assert int(kept[layer]) == sum(math.floor(k * int(mask.sum())) for mask in masks)
+
+
+def test_more_padding_changes_no_result(engine: HFEngine) -> None:
+    short, long = [11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 27]
+    real = torch.tensor([[*short, 0, 0, 0], long])
+    wide = torch.nn.functional.pad(real, (0, 9))
+
+    def logits(ids: Tensor) -> Tensor:
+        mask = torch.zeros_like(ids)
+        mask[0, :4], mask[1, :7] = 1, 1
+        with torch.inference_mode():
+            found = engine.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return torch.cat([found[0, :4], found[1, :7]])
+
+    with engine.using(alloc_t(engine)):
+        torch.testing.assert_close(logits(real), logits(wide), rtol=1e-4, atol=1e-4)
+
+
+def test_results_under_a_plan_do_not_depend_on_the_run_before(engine: HFEngine, three: TaskSuite) -> None:
+    before = three.run(5)
+    with engine.using(alloc_t(engine)):
+        first = three.run(5)
+        assert three.run(5) == first
+    assert three.run(5) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "length"),
+    [
+        ([(5, 6)], [5, 6, 0, 0], 2),
+        ([(5, 0, 0)], [5, 0, 0, 0, 0], 3),
+        ([(5, 0)], [5, 0], 2),
+        ([(5, 6, 0, 7)], [5, 6, 0, 7], 4),
+        ([(0, 0)], [0, 0, 0], 2),
+        ([(9, 9, 0), (5, 0)], [5, 0, 0], 2),
+        ([(1,)], [5, 6, 0, 0], 4),  # of no request: nothing is taken for padding
+    ],
+)
+def test_length_tells_zero_tokens_from_padding(
+    suite: TaskSuite, rows: list[tuple[int, ...]], row: list[int], length: int
+) -> None:
+    before, suite.lm._rows = suite.lm._rows, set(rows)
+    try:
+        assert suite.lm._length(row) == length
+    finally:
+        suite.lm._rows = before
+
+
+def test_zero_tokens_at_the_end_of_a_request_are_read(suite: TaskSuite, plain: Any) -> None:
+    pairs = [([5, 7, 0], [0, 9]), ([5, 7], [0, 0, 0, 9, 4, 3]), ([8, 0, 0], [0, 0]), ([3], [4])]
+    requests = [(("", ""), context, answer) for context, answer in pairs]
+    found = suite.lm._loglikelihood_tokens(requests, disable_tqdm=True)
+    wanted = [log_likelihood(plain, context, answer) for context, answer in pairs]
+    np.testing.assert_allclose([value for value, _ in found], wanted, rtol=1e-4)
+
+
+def test_a_request_longer_than_the_model_is_cut_from_the_left(engine: HFEngine, suite: TaskSuite, plain: Any) -> None:
+    longest = suite.lm.max_length
+    context, answer = [2 + i % 900 for i in range(longest + 20)], [7, 8]
+    with engine.count() as spent:
+        found = suite.lm._loglikelihood_tokens([(("", ""), context, answer), (("", ""), [5], [6])], disable_tqdm=True)
+        assert spent.tokens.tolist() == [longest + 1] * engine.spec.layers
+    whole = (context + answer)[-(longest + 1) :]
+    assert found[0][0] == pytest.approx(log_likelihood(plain, whole[:-2], answer), rel=1e-4)
+
+
+def test_pinned_items_are_spread_evenly_and_stay_the_same(suite: TaskSuite) -> None:
+    total = len(documents("mini_add"))
+    for count in (1, 7, 100, total):
+        ids = suite._pinned("mini_add", count, 0)
+        assert ids == suite._pinned("mini_add", count, 0)
+        assert ids == sorted(set(ids))
+        assert len(ids) == count
+        assert 0 <= ids[0] <= ids[-1] < total
+        gaps = [b - a for a, b in pairwise([*ids, ids[0] + total])]
+        assert max(gaps) - min(gaps) <= 1
+    assert suite._pinned("mini_add", 10 * total, 0) == list(range(total))
+    assert suite._pinned("mini_add", 100, 1) != suite._pinned("mini_add", 100, 0)
+    assert len(suite._pinned("mini_add", 100, total * 3 + 2)) == 100
+
+
+def test_a_run_measures_the_pinned_items(three: TaskSuite) -> None:
+    for seed in (0, 3):
+        found = three.run(4, seed)
+        assert {task: r["ids"] for task, r in found.items()} == {t: three._pinned(t, 4, seed) for t in THREE}
+
+
+def test_the_committed_task_files_are_what_the_generators_give() -> None:
+    committed = {path.name: path.read_text("utf-8") for path in FOLDER.iterdir()}
+    wanted = write_tasks.contents()
+    assert sorted(committed) == sorted(wanted)
+    assert [name for name in wanted if committed[name] != wanted[name]] == []
+
+
+def test_groups_are_those_of_the_tasks(suite: TaskSuite, three: TaskSuite) -> None:
+    assert suite.groups == {g: [n for n, t in TASKS.items() if t.group == g] for g in GROUPS}
+    assert three.groups == {"nlu": ["mini_entail"], "reasoning": ["mini_track"], "math": ["mini_seq"]}
+
+
+def test_scores_are_means_of_means() -> None:
+    results = {
+        "a": {"ids": [0, 1, 2, 3], "correct": [1, 0, 0, 0]},
+        "b": {"ids": [0, 1], "correct": [1, 1]},
+        "c": {"ids": [0, 1, 2, 3, 4], "correct": [0, 0, 1, 1, 0]},
+    }
+    assert scores(results, {"x": ["a", "b"], "y": ["c"]}) == pytest.approx(
+        {"acc/a": 0.25, "acc/b": 1.0, "acc/c": 0.4, "group/x": 0.625, "group/y": 0.4, "group/mean": 0.5125}
+    )
+
+
+def test_an_unknown_task_is_refused_by_name(engine: HFEngine) -> None:
+    with pytest.raises(AllocMoEError, match=r"no task no_such_task: the embedded ones are mini_entail"):
+        TaskSuite(engine, ["mini_add", "no_such_task"])
+
+
+def test_lm_eval_is_silent(three: TaskSuite, capfd: pytest.CaptureFixture[str]) -> None:
+    three.run(2)
+    assert capfd.readouterr() == ("", "")
