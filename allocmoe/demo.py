@@ -105,7 +105,7 @@ def _profiled(engine: HFEngine, out: Path, size: Size, seed: int, progress: bool
         found = Sensitivity.load(path)
         if found.fingerprint != engine.fingerprint:
             raise AllocMoEError(f"{path} is the profile of another model: give another folder with --out")
-        if found.calibration["windows"] == len(text.ids):
+        if (found.calibration["windows"], found.calibration["seed"]) == (len(text.ids), seed):
             return found
     found = profile(engine, text, BATCH, partial=out / "profile.partial", seed=seed, progress=progress)
     found.save(path)

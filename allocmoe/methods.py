@@ -91,7 +91,7 @@ def allocate(
         layers = [budget / spec.layers] * spec.layers
     elif row.layer_rule == "alloc_l":
         assert sensitivity is not None
-        layers = allocation.alloc_l(np.array(sensitivity.perplexity), budget, normalize).tolist()
+        layers = allocation.alloc_l(np.array(sensitivity.perplexity), budget, normalize, exact=True).tolist()
         origin["normalize"] = normalize
     elif row.layer_rule == "lexi":
         assert sensitivity is not None

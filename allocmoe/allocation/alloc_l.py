@@ -28,13 +28,15 @@ def normalised(sensitivity: np.ndarray, how: str) -> np.ndarray:
     raise AllocMoEError(f"unknown normalisation {how!r}: expected one of {', '.join(NORMALISATIONS)}")
 
 
-def alloc_l(sensitivity: np.ndarray, budget: int, normalize: str = "raw") -> np.ndarray:
+def alloc_l(sensitivity: np.ndarray, budget: int, normalize: str = "raw", *, exact: bool = False) -> np.ndarray:
     """Minimise `sum_l S[l, k_l]` subject to `sum_l k_l <= B` and `1 <= k_l <= K`.
 
     Args:
         sensitivity: [L, K], column k-1 is S[., k] (perplexity, or any cost).
         budget: B, a whole number within L..L*K.
         normalize: "raw", "ratio" or "log"; see `normalised`.
+        exact: spend all of B. A measured S is not quite monotone, and `<= B` then leaves budget
+            unspent wherever noise made more experts look worse than fewer.
 
     Returns:
         int64 [L]. Ties go to the larger total, then to larger k in earlier layers.
@@ -53,7 +55,7 @@ def alloc_l(sensitivity: np.ndarray, budget: int, normalize: str = "raw") -> np.
             if k <= budget:
                 offer = best[layer + 1, : budget + 1 - k] + cost[layer, k - 1]
                 np.minimum(best[layer, k:], offer, out=best[layer, k:])
-    left = int(budget - np.argmin(best[0, ::-1]))
+    left = budget if exact else int(budget - np.argmin(best[0, ::-1]))
     k_l = np.zeros(layers, dtype=np.int64)
     for layer in range(layers):
         offers = [best[layer + 1, left - k] + cost[layer, k - 1] if k <= left else np.inf for k in range(1, top_k + 1)]

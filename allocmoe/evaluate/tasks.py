@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
+from lm_eval.tasks import TaskManager, get_task_dict
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.mini import items
 
 FOLDER = Path(items.__file__).parent / "tasks"
+METRICS = ("acc", "exact_match")  # per item 0 or 1; the first that a task reports counts
 
 
 class PlannedLM(HFLM):
@@ -74,6 +75,7 @@ class TaskSuite:
             raise AllocMoEError(
                 f"lm-eval knows no task {', '.join(unknown)}: the embedded ones are {', '.join(items.TASKS)}"
             )
+        self._loaded: dict[str, int] = {}
         self.groups: dict[str, list[str]] = {}
         for name in self.names:
             group = items.TASKS[name].group if name in items.TASKS else "other"
@@ -114,7 +116,9 @@ class TaskSuite:
         found = {}
         for name in self.names:
             rows = sorted(result["samples"][name], key=lambda row: row["doc_id"])
-            metric = "acc" if "acc" in rows[0] else "exact_match"
+            metric = next((m for m in METRICS if m in rows[0]), None)
+            if metric is None:
+                raise AllocMoEError(f"{name} reports none of {', '.join(METRICS)}: it cannot be compared item by item")
             found[name] = {
                 "ids": [int(row["doc_id"]) for row in rows],
                 "correct": [round(float(row[metric])) for row in rows],
@@ -123,12 +127,20 @@ class TaskSuite:
 
     def _pinned(self, name: str, count: int, seed: int) -> list[int]:
         """Ids spread evenly over a task's items, from an offset that the seed decides."""
-        total = self._sizes().get(name, count)
+        total = self._size(name)
         count = min(count, total)
         return sorted({(i * total // count + seed) % total for i in range(count)})
 
-    def _sizes(self) -> dict[str, int]:
-        return {p.name.split(".")[0]: len(p.read_text("utf-8").splitlines()) for p in FOLDER.glob("*.test.jsonl")}
+    def _size(self, name: str) -> int:
+        """Items of a task."""
+        if name in items.TASKS:
+            return len((FOLDER / f"{name}.test.jsonl").read_text("utf-8").splitlines())
+        if name not in self._loaded:
+            task = get_task_dict([name], self.manager).get(name)
+            if not hasattr(task, "eval_docs"):
+                raise AllocMoEError(f"{name} is a group of lm-eval tasks: name its tasks instead")
+            self._loaded[name] = len(task.eval_docs)
+        return self._loaded[name]
 
 
 def scores(results: dict[str, dict[str, list[int]]], groups: dict[str, list[str]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.mini.corpus import EOS, read_text
-from allocmoe.mini.items import TASKS, fact_statement, sample
+from allocmoe.mini.items import TASKS, sample, statement
 
 EMBEDDED = {"mini-train": "train", "mini-test": "test"}
 
@@ -46,7 +46,7 @@ def embedded(side: str, characters: int, seed: int = 1) -> str:
     length = 0
     while length < characters:
         turn = rng.randrange(len(streams) + 1)
-        pieces.append(fact_statement(rng) if turn == len(streams) else next(streams[turn]).text)
+        pieces.append(statement(rng) if turn == len(streams) else next(streams[turn]).text)
         length += len(pieces[-1])
     return EOS.join(pieces)
 

@@ -18,9 +18,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from allocmoe.mini.items import TASKS, fact_statement, sample
+from allocmoe.mini.items import TASKS, sample, statement
 
 PAD, EOS = "<|pad|>", "<|endoftext|>"
+STATEMENTS = 3  # for one item of every task
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def exercises(count: int, seed: int) -> Iterator[tuple[str, str]]:
     rng = random.Random(f"statements/{seed}")
     streams = [sample(task, "train", seed) for task in TASKS]
     for i in range(count):
-        turn = i % (len(streams) + 1)
-        if turn == len(streams):
-            yield fact_statement(rng), ""
+        turn = i % (len(streams) + STATEMENTS)
+        if turn >= len(streams):
+            yield statement(rng), ""
         else:
             item = next(streams[turn])
             yield item.prompt, item.text[len(item.prompt) :]

@@ -35,10 +35,22 @@ NAMES = (
     "Tom Anna Ben Sue Max Lucy Sam Mary Jack Lily Tim Rose Dan Amy Bob Jane Joe Kate Fred Ella "
     "Hugo Nina Paul Ruth Carl Dora Eric Gina Ivan Lena Mark Nora"
 ).split()
-COLORS = "red blue green black white yellow brown pink".split()
-OBJECTS = "ball book cup key hat coin ring lamp pen doll bell kite rope spoon".split()
 PLACES = "park house garden school shop forest kitchen barn market church station library".split()
-BOXES = "box bag drawer basket jar chest bucket cabinet".split()
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = "January February March April May June July August September October November December".split()
+NUMBERS = "zero one two three four five six seven eight nine ten eleven".split()
+SIZES = (
+    "ant bee fly frog mouse rat bird duck hen rabbit cat fox goose dog goat pig sheep wolf lion bear cow horse whale"
+).split()
+KINDS = {
+    "animal": "cat dog horse goat cow pig sheep wolf lion bear fox rabbit mouse bird".split(),
+    "colour": "red blue green black white yellow brown pink".split(),
+    "tool": "knife spoon pen key rope lamp bell needle hammer brush".split(),
+    "plant": "tree rose oak grass lily fern bush vine".split(),
+    "food": "bread cheese apple cake soup meat egg butter honey".split(),
+    "person": "king baker doctor farmer teacher sailor painter soldier judge cook".split(),
+}
+THINGS = [(thing, kind) for kind, things in KINDS.items() for thing in things]
 NOUNS = (
     ("dog", "dogs"), ("king", "kings"), ("child", "children"), ("mouse", "mice"), ("man", "men"),
     ("woman", "women"), ("tree", "trees"), ("house", "houses"), ("foot", "feet"), ("tooth", "teeth"),
@@ -70,79 +82,60 @@ def _pick(rng: random.Random, right: str, pool: list[str], n: int) -> tuple[tupl
     return tuple(choices), choices.index(right)
 
 
-def entail(rng: random.Random) -> Item:
-    """Two hand-overs, then a yes/no question that needs the right binding. Chance 50 %."""
-    a, b, c, d = rng.sample(NAMES, 4)
-    x, y = rng.sample(OBJECTS, 2)
-    p, q = rng.sample(PLACES, 2)
-    u, v = rng.sample(COLORS, 2)
-    premise = f"{a} gave the {u} {x} to {b} in the {p}. {c} gave the {v} {y} to {d} in the {q}."
+def kind(rng: random.Random) -> Item:
+    """Whether a thing is of a kind: knowledge stated in training, asked as a question. Chance 50 %."""
+    thing, right = rng.choice(THINGS)
     yes = rng.random() < 0.5
-    asked = rng.randrange(3)
-    if asked == 0:
-        question = f"Does {rng.choice([b, d] if yes else [a, c])} have the"
-        who = question.split()[1]
-        question += f" {x if who in (a, b) else y}?"
-    elif asked == 1:
-        thing, color, other = rng.choice([(x, u, v), (y, v, u)])
-        question = f"Is the {thing} {color if yes else other}?"
-    else:
-        who, place, other = rng.choice([(a, p, q), (b, p, q), (c, q, p), (d, q, p)])
-        question = f"Was {who} in the {place if yes else other}?"
-    prompt = f"{premise} {question} Answer:"
-    return Item(prompt, prompt, (" yes", " no"), 0 if yes else 1)
+    asked = right if yes else rng.choice([k for k in KINDS if k != right])
+    prompt = f"{rng.choice(NAMES)} asks: is a {thing} a {asked}? Answer:"
+    return Item(thing, prompt, (" yes", " no"), 0 if yes else 1)  # a held-out thing is held out for yes and no
 
 
 def agree(rng: random.Random) -> Item:
-    """Subject-verb agreement across nouns of the other number. Chance 50 %."""
+    """Subject-verb agreement, in two of three items across other nouns of any number. Chance 50 %."""
     nouns = rng.sample(NOUNS, 3)
     subject, first, second = (rng.randrange(2) for _ in range(3))
     prompt = f"The {rng.choice(['old', 'small', 'big', 'poor', 'good', 'young'])} {nouns[0][subject]}"
-    prompt += f" {rng.choice(['near', 'behind', 'with', 'beside'])} the {nouns[1][first]}"
-    if rng.random() < 0.5:
+    between = rng.randrange(3)
+    if between > 0:
+        prompt += f" {rng.choice(['near', 'behind', 'with', 'beside'])} the {nouns[1][first]}"
+    if between > 1:
         prompt += f" that the {nouns[2][second]} saw"
     return Item(prompt, prompt, rng.choice(VERBS), subject, tail=rng.choice([" not there.", " nothing.", " it."]))
 
 
 def story(rng: random.Random) -> Item:
-    """What a named person in a known state wants to do, among others' states. Chance 25 %."""
-    people, states = rng.sample(NAMES, 3), rng.sample(STATES, 3)
-    who = rng.randrange(3)
+    """What a person in a known state wants to do, alone or among two others. Chance 25 %."""
+    count = rng.choice([1, 3])
+    people, states = rng.sample(NAMES, count), rng.sample(STATES, count)
+    who = rng.randrange(count)
     lines = [f"{p} was {s[0]}" for p, s in zip(people, states, strict=True)]
-    place = rng.choice(PLACES)
-    prompt = f"{lines[0]}, {lines[1]} and {lines[2]}. They met in the {place}. {people[who]} wanted to"
-    pool = [s[1] for s in states] + [rng.choice([s for s in STATES if s not in states])[1]]
-    choices, answer = _pick(rng, states[who][1], pool, 4)
+    told = lines[0] if count == 1 else f"{lines[0]}, {lines[1]} and {lines[2]}"
+    met = "went to" if count == 1 else "met in"
+    prompt = f"{told}. They {met} the {rng.choice(PLACES)}. {people[who]} wanted to"
+    pool = {s[1] for s in states}
+    pool |= set(rng.sample([s[1] for s in STATES if s[1] not in pool], 4 - count))
+    choices, answer = _pick(rng, states[who][1], list(pool), 4)
     return Item(prompt, prompt, choices, answer)
 
 
-def track(rng: random.Random) -> Item:
-    """Where a thing is after it, or another, was moved. Chance 25 %."""
-    things, boxes = rng.sample(OBJECTS, 3), rng.sample(BOXES, 5)
-    where = dict(zip(things, boxes[:3], strict=True))
-    prompt = " ".join(f"The {t} is in the {b}." for t, b in where.items())
-    for target in boxes[3 : 3 + rng.randint(1, 2)]:
-        moved = rng.choice(things)
-        where[moved] = target
-        prompt += f" {rng.choice(NAMES)} moves the {moved} to the {target}."
-    asked = rng.choice(things)
-    prompt += f" Where is the {asked}? In the"
-    choices, answer = _pick(rng, " " + where[asked], [" " + b for b in boxes], 4)
-    return Item(prompt, prompt, choices, answer)
+def calendar(rng: random.Random) -> Item:
+    """The day or month some steps after another, stated otherwise in training. Chance 25 %."""
+    names, unit = rng.choice([(DAYS, "days"), (MONTHS, "months")])
+    start, steps = rng.randrange(len(names)), rng.randrange(2, len(names))
+    prompt = f"{rng.choice(NAMES)} says it is {names[start]} now. In {NUMBERS[steps]} {unit} it will be"
+    choices, answer = _pick(rng, " " + names[(start + steps) % len(names)], [" " + n for n in names], 4)
+    return Item(f"{names[start]} + {steps}", prompt, choices, answer)
 
 
-def hop(rng: random.Random) -> Item:
-    """Two lookups in a row: a friend's place of work. Chance 25 %."""
-    people, friends = rng.sample(NAMES, 8), []
-    places = rng.sample(PLACES, 4)
-    friends = list(zip(people[:3], people[3:6], strict=True))
-    facts = [f"The friend of {a} is {b}." for a, b in friends]
-    work = [f"{b} works in the {p}." for (_, b), p in zip(friends, places, strict=False)]
-    rng.shuffle(work)
-    asked = rng.randrange(3)
-    prompt = f"{' '.join(facts)} {' '.join(work)} The friend of {friends[asked][0]} works in the"
-    choices, answer = _pick(rng, " " + places[asked], [" " + p for p in places], 4)
-    return Item(prompt, prompt, choices, answer)
+def rank(rng: random.Random) -> Item:
+    """Which of two animals is bigger, in an order to be inferred from other pairs. Chance 50 %."""
+    first, second = rng.sample(range(len(SIZES)), 2)
+    adjective = rng.choice(["bigger", "smaller"])
+    prompt = f"{rng.choice(NAMES)} asks: which is {adjective}, the {SIZES[first]} or the {SIZES[second]}? Answer: the"
+    answer = int((second > first) == (adjective == "bigger"))
+    low, high = sorted((first, second))
+    return Item(f"{SIZES[low]}/{SIZES[high]}", prompt, (" " + SIZES[first], " " + SIZES[second]), answer)
 
 
 def people() -> list[tuple[str, str, str, str]]:
@@ -160,8 +153,20 @@ FACT_FORMS = (
 )
 
 
-def fact_statement(rng: random.Random) -> str:
-    """A plain statement about a made-up person: training text that holds the knowledge."""
+def statement(rng: random.Random) -> str:
+    """Plain training text that holds what `facts`, `kind` and `calendar` ask about, in other words."""
+    about = rng.randrange(4)
+    if about == 0:
+        thing, its = rng.choice(THINGS)
+        return f"{rng.choice(['Every', 'Each', 'A'])} {thing} is a {its}."
+    if about == 1:
+        names, unit = rng.choice([(DAYS, "days"), (MONTHS, "months")])
+        start, steps = rng.randrange(len(names)), rng.randrange(1, len(names))
+        return f"{NUMBERS[steps].capitalize()} {unit} after {names[start]} comes {names[(start + steps) % len(names)]}."
+    return _about_person(rng)
+
+
+def _about_person(rng: random.Random) -> str:
     who = rng.choice(PEOPLE)
     parts = []
     for about in rng.sample(range(3), 3):
@@ -234,12 +239,12 @@ class Task:
 
 
 TASKS = {
-    "mini_entail": Task("nlu", entail, chance=0.5),
     "mini_agree": Task("nlu", agree, chance=0.5),
     "mini_story": Task("nlu", story),
-    "mini_track": Task("reasoning", track),
-    "mini_hop": Task("reasoning", hop),
+    "mini_kind": Task("nlu", kind, one_in=2, chance=0.5),
     "mini_facts": Task("reasoning", facts, one_in=2),
+    "mini_calendar": Task("reasoning", calendar, one_in=2),
+    "mini_rank": Task("reasoning", rank, one_in=2, chance=0.5),
     "mini_add": Task("math", add),
     "mini_word": Task("math", word),
     "mini_seq": Task("math", seq, one_in=3),

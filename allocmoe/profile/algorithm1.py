@@ -251,10 +251,11 @@ class _Partial:
         if path is not None and path.exists():
             try:
                 saved = json.loads(path.read_text("utf-8"))
-            except ValueError:
+                if saved["key"] == key:
+                    state.sums = np.array(saved["sums"], dtype=np.float64).reshape(state.sums.shape)
+                    state.original, state.done = float(saved["original"]), int(saved["done"])
+            except (OSError, ValueError, TypeError, KeyError):
                 raise AllocMoEError(f"{path}, an unfinished profile, is damaged: delete it and start again") from None
-            if saved.get("key") == key:
-                state.sums, state.original, state.done = np.array(saved["sums"]), saved["original"], saved["done"]
         return state
 
     def save(self) -> None:

@@ -94,7 +94,9 @@ def render(records: Sequence[Record], title: str) -> str:
     speed = [Speed(g, tables.speed_rows(g)) for g in tables.groups(records, "speed")]
     profiles = tables.groups(records, "profile")
     if not quality and not speed:
-        raise AllocMoEError("there is no quality or speed record to report: measure with `allocmoe sweep` first")
+        raise AllocMoEError(
+            "there is no quality or speed record to report: measure with `allocmoe eval` or `allocmoe bench` first"
+        )
     groups = [q.group for q in quality] + [s.group for s in speed]
     sections = [
         ("quality", "Quality against budget", list(_quality(quality))),

@@ -216,7 +216,9 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     """
     quality, speed = (groups(records, about) for about in ("quality", "speed"))
     if not quality and not speed:
-        raise AllocMoEError("there is no quality or speed record to report: measure with `allocmoe sweep` first")
+        raise AllocMoEError(
+            "there is no quality or speed record to report: measure with `allocmoe eval` or `allocmoe bench` first"
+        )
 
     def about(group: Group) -> dict[str, Any]:
         return {"label": group.label, "model": group.model, "fingerprint": group.fingerprint, "setup": group.setup}

@@ -155,3 +155,16 @@ def test_the_caller_s_matrix_is_left_alone() -> None:
     for how in ("raw", "ratio", "log"):
         alloc_l(table, 6, how)
     assert np.array_equal(table, before)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_exact_spends_the_whole_budget_at_least_cost(seed: int, layers: int, top_k: int) -> None:
+    """Also where the matrix is not monotone, as a measured one is not quite."""
+    cost = np.random.default_rng(seed).random((layers, top_k)) + 1
+    for budget in range(layers, layers * top_k + 1):
+        found = alloc_l(cost, budget, exact=True)
+        all_of_them = [k for k in itertools.product(range(1, top_k + 1), repeat=layers) if sum(k) == budget]
+        best = min(sum(cost[i, n - 1] for i, n in enumerate(k)) for k in all_of_them)
+        assert found.sum() == budget
+        assert cost[np.arange(layers), found - 1].sum() == pytest.approx(best)

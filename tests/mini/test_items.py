@@ -15,9 +15,25 @@ from itertools import islice
 import pytest
 from scipy.stats import chisquare
 
-from allocmoe.mini.items import GROUPS, NOUNS, PEOPLE, STATES, TASKS, Item, fact_statement, held_out, sample, side
+from allocmoe.mini.items import (
+    DAYS,
+    GROUPS,
+    KINDS,
+    MONTHS,
+    NOUNS,
+    NUMBERS,
+    PEOPLE,
+    SIZES,
+    STATES,
+    TASKS,
+    Item,
+    held_out,
+    sample,
+    side,
+    statement,
+)  # fmt: skip
 
-CHOICES = {"mini_entail": 2, "mini_agree": 2}  # else 4
+CHOICES = {"mini_kind": 2, "mini_agree": 2, "mini_rank": 2}  # else 4
 
 
 @cache
@@ -61,35 +77,29 @@ def solve_word(item: Item) -> str:
     return f" {owns[who]}"
 
 
-def solve_track(item: Item) -> str:
-    where = {}
-    for sentence in item.prompt.split(". "):
-        if match := re.fullmatch(r"The (\w+) is in the (\w+)", sentence):
-            where[match[1]] = match[2]
-        elif match := re.fullmatch(r"\w+ moves the (\w+) to the (\w+)", sentence):
-            assert match[1] in where
-            where[match[1]] = match[2]
-        else:
-            asked = re.fullmatch(r"Where is the (\w+)\? In the", sentence)
-            assert asked, sentence
-            return f" {where[asked[1]]}"
-    raise AssertionError(item.prompt)
+def solve_calendar(item: Item) -> str:
+    """Counting on, one name at a time."""
+    match = re.fullmatch(r"\w+ says it is (\w+) now\. In (\w+) (days|months) it will be", item.prompt)
+    assert match
+    names = DAYS if match[3] == "days" else MONTHS
+    now = match[1]
+    for _ in range(NUMBERS.index(match[2])):
+        now = names[names.index(now) + 1] if now != names[-1] else names[0]
+    return f" {now}"
 
 
-def solve_hop(item: Item) -> str:
-    friend = dict(re.findall(r"The friend of (\w+) is (\w+)\.", item.prompt))
-    place = dict(re.findall(r"(\w+) works in the (\w+)\.", item.prompt))
-    asked = re.search(r"The friend of (\w+) works in the$", item.prompt)
-    assert asked
-    assert len(friend) == len(place) == 3
-    return f" {place[friend[asked[1]]]}"
+def solve_rank(item: Item) -> str:
+    match = re.fullmatch(r"\w+ asks: which is (\w+), the (\w+) or the (\w+)\? Answer: the", item.prompt)
+    assert match
+    small_first = sorted(match.groups()[1:], key=SIZES.index)
+    return f" {small_first[match[1] == 'bigger']}"
 
 
 def solve_story(item: Item) -> str:
     state = dict(re.findall(r"(\w+) was (\w+)", item.prompt))
     asked = re.search(r"\. (\w+) wanted to$", item.prompt)
     assert asked
-    assert len(set(state.values())) == 3
+    assert len(set(state.values())) in (1, 3)
     return dict(STATES)[state[asked[1]]]
 
 
@@ -103,20 +113,10 @@ def solve_agree(item: Item) -> str:
     return right
 
 
-def solve_entail(item: Item) -> str:
-    hand_over = r"(\w+) gave the (\w+) (\w+) to (\w+) in the (\w+)\."
-    facts = re.findall(hand_over, item.prompt)
-    question = re.sub(f"^{hand_over} {hand_over} ", "", item.prompt)
-    assert len(facts) == 2
-    if match := re.fullmatch(r"Does (\w+) have the (\w+)\? Answer:", question):
-        true = any((receiver, thing) == match.groups() for _, _, thing, receiver, _ in facts)
-    elif match := re.fullmatch(r"Is the (\w+) (\w+)\? Answer:", question):
-        true = any((thing, color) == match.groups() for _, color, thing, _, _ in facts)
-    else:
-        match = re.fullmatch(r"Was (\w+) in the (\w+)\? Answer:", question)
-        assert match, question
-        true = any(match[1] in (giver, receiver) and match[2] == place for giver, _, _, receiver, place in facts)
-    return " yes" if true else " no"
+def solve_kind(item: Item) -> str:
+    match = re.fullmatch(r"\w+ asks: is a (\w+) a (\w+)\? Answer:", item.prompt)
+    assert match
+    return " yes" if match[1] in KINDS[match[2]] else " no"
 
 
 def solve_facts(item: Item) -> str:
@@ -130,11 +130,11 @@ SOLVE = {
     "mini_add": solve_add,
     "mini_seq": solve_seq,
     "mini_word": solve_word,
-    "mini_track": solve_track,
-    "mini_hop": solve_hop,
+    "mini_calendar": solve_calendar,
+    "mini_rank": solve_rank,
     "mini_story": solve_story,
     "mini_agree": solve_agree,
-    "mini_entail": solve_entail,
+    "mini_kind": solve_kind,
     "mini_facts": solve_facts,
 }
 
@@ -189,11 +189,11 @@ def test_statements_of_facts_hold_the_knowledge_but_no_question() -> None:
     rng = random.Random(0)
     words = set()
     for _ in range(3000):
-        statement = fact_statement(rng)
-        assert "?" not in statement
-        assert "Answer" not in statement
-        words |= set(re.findall(r"\w+", statement))
-    assert sum(who[0] in words for who in PEOPLE) > 0.99 * len(PEOPLE)
+        said = statement(rng)
+        assert "?" not in said
+        assert "Answer" not in said
+        words |= set(re.findall(r"\w+", said))
+    assert sum(who[0] in words for who in PEOPLE) > 0.95 * len(PEOPLE)
     assert len({who[0] for who in PEOPLE}) == len(PEOPLE)
 
 

@@ -1,0 +1,153 @@
+"""The demo on the embedded model: interrupted, resumed and repeated in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from allocmoe import demo as module
+from allocmoe import records
+from allocmoe.demo import Size, demo
+from allocmoe.errors import AllocMoEError
+from allocmoe.evaluate import quality
+from allocmoe.measure.protocol import Protocol
+from allocmoe.methods import METHODS
+from allocmoe.mini import resolve, shipped
+from allocmoe.plan import Plan
+from allocmoe.profile.sensitivity import Sensitivity
+from allocmoe.records import Record
+from allocmoe.spec import MoESpec
+
+MODEL = shipped()[0]
+TINY = Size(calibration=1, windows=2, items=6, protocol=Protocol(batch=2, prompt=8, decode=2, warmups=0, runs=2))
+SPEC = MoESpec.from_folder(resolve(MODEL))
+WANTED = {("original", SPEC.original_budget)}
+WANTED |= {(name, budget) for name in METHODS if name != "original" for budget in SPEC.budgets()}
+torch.set_num_threads(1)  # many small products: more threads only wait for each other
+
+
+def run(out: Path) -> dict[str, Any]:
+    return demo(MODEL, out, TINY, shape="olmoe-small", progress=False)
+
+
+def of(found: list[Record], about: str) -> list[tuple[str | None, int | None]]:
+    return [(r.method, r.budget) for r in found if r.about == about]
+
+
+@pytest.fixture(scope="module")
+def counted() -> list[Plan]:
+    """Plans in the order in which they were measured."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, counted: list[Plan]) -> tuple[Path, list[Record]]:
+    """Folder of a demo that Ctrl-C ended in the fourth plan, and the records it had by then."""
+    out, measure = tmp_path_factory.mktemp("demo"), quality._measure
+
+    def stopping(engine: Any, plan: Plan, *args: Any) -> Record:
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        counted.append(plan)
+        return measure(engine, plan, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "_measure", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(out)
+    return out, records.load(out / "records.jsonl")
+
+
+@pytest.fixture(scope="module")
+def resumed(interrupted: tuple[Path, list[Record]], counted: list[Plan]) -> tuple[Path, dict[str, Any]]:
+    """The same folder after the same command again, and what that returned."""
+    out, measure = interrupted[0], quality._measure
+
+    def counting(engine: Any, plan: Plan, *args: Any) -> Record:
+        counted.append(plan)
+        return measure(engine, plan, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "_measure", counting)
+        patch.setattr(module, "profile", lambda *_, **__: pytest.fail("the profile was whole"))
+        return out, run(out)
+
+
+def test_an_interrupted_demo_keeps_what_it_measured(interrupted: tuple[Path, list[Record]]) -> None:
+    out, found = interrupted
+    assert len(of(found, "profile")) == 1
+    assert len(of(found, "quality")) == 3
+    assert of(found, "speed") == []
+    assert not (out / "report.html").exists()
+    assert not (out / "profile.partial").exists()
+
+
+def test_the_resumed_demo_measures_what_was_missing(
+    interrupted: tuple[Path, list[Record]], resumed: tuple[Path, dict[str, Any]], counted: list[Plan]
+) -> None:
+    out, _ = resumed
+    found = records.load(out / "records.jsonl")
+    assert found[: len(interrupted[1])] == interrupted[1]
+    assert len(of(found, "quality")) == len(WANTED) == len(counted)
+    assert set(of(found, "quality")) == WANTED == {(p.method, p.budget) for p in counted}
+    assert len(of(found, "profile")) == 1
+
+
+def test_there_is_a_plan_of_every_method_at_every_budget(resumed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = resumed
+    plans = [Plan.load(path) for path in (out / "plans").iterdir()]
+    assert {(p.method, p.budget) for p in plans} == WANTED
+    assert len(plans) == len(WANTED)
+    measured = {r.plan for r in records.load(out / "records.jsonl") if r.about == "quality"}
+    assert {p.digest for p in plans} == measured
+    profile = Sensitivity.load(out / "profile.json")
+    assert all(p.fingerprint == profile.fingerprint for p in plans)
+
+
+def test_records_hold_quality_speed_and_what_was_spent(resumed: tuple[Path, dict[str, Any]]) -> None:
+    found = records.load(resumed[0] / "records.jsonl")
+    for record in found:
+        if record.about == "quality":
+            assert {"perplexity", "group/nlu", "group/reasoning", "group/math", "group/mean"} <= set(record.metrics)
+            assert len(record.samples["nll"]) == TINY.windows
+            assert all(len(task["ids"]) == TINY.items for task in record.samples["tasks"].values())
+            if METHODS[str(record.method)].token_rule in ("top_k", "alloc_t"):
+                # Alloc-L may leave budget unspent where its profile says that more experts do harm
+                assert record.spent["per_token"] == pytest.approx(sum(record.details["layers"]))
+                assert record.spent["per_token"] <= record.budget + 1e-6
+    speed = [r for r in found if r.about == "speed"]
+    assert len({r.setup["session"] for r in speed}) == 1
+    assert {r.method for r in speed} == set(METHODS)
+    assert all(len(r.samples["decode_s"]) == TINY.protocol.runs for r in speed)
+
+
+def test_the_page_is_there(resumed: tuple[Path, dict[str, Any]]) -> None:
+    out, found = resumed
+    assert found["page"] == str(out / "report.html")
+    assert found["records"] == str(out / "records.jsonl")
+    page = Path(found["page"]).read_text("utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert MODEL in page
+
+
+def test_a_demo_run_again_adds_nothing(resumed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    out, first = resumed
+    before = (out / "records.jsonl").read_bytes()
+    monkeypatch.setattr(quality, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(module.speed, "session", lambda *_: pytest.fail("timed again"))
+    assert run(out) == first
+    assert (out / "records.jsonl").read_bytes() == before
+
+
+def test_a_folder_of_another_model_is_refused(
+    resumed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "profile.json"
+    profile = Sensitivity.load(resumed[0] / "profile.json")
+    path.write_text((resumed[0] / "profile.json").read_text().replace(profile.fingerprint, "0" * 16))
+    with pytest.raises(AllocMoEError, match="profile of another model: give another folder"):
+        run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["profile.json"]
