@@ -19,14 +19,16 @@ from allocmoe.spec import MoESpec
 
 
 def _olmoe(**small: Any) -> PretrainedConfig:
-    full: dict[str, Any] = {"vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 16,
+    full: dict[str, Any] = {
+            "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 16,
             "num_attention_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
             "norm_topk_prob": False}  # fmt: skip
     return OlmoeConfig(**full | small)
 
 
 def _qwen(**small: Any) -> PretrainedConfig:
-    full: dict[str, Any] = {"vocab_size": 151936, "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
+    full: dict[str, Any] = {
+            "vocab_size": 151936, "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
             "num_key_value_heads": 16, "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632,
             "num_experts": 60, "num_experts_per_tok": 4, "norm_topk_prob": False,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}  # fmt: skip
@@ -38,7 +40,8 @@ _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 40.0, "original_max_p
 
 
 def _deepseek(**small: Any) -> PretrainedConfig:
-    full: dict[str, Any] = {"vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 27,
+    full: dict[str, Any] = {
+            "vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 27,
             "num_attention_heads": 16, "num_key_value_heads": 16, "q_lora_rank": None, "kv_lora_rank": 512,
             "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "head_dim": 64,
             "moe_intermediate_size": 1408, "n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2,
