@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -325,6 +326,7 @@ def demo(
     model: Annotated[str, typer.Option(help="An embedded model, or a checkpoint folder.")] = "mini-olmoe",
     shape: Annotated[str, typer.Option(help="Shape whose speed is measured; see bench.")] = "olmoe-small",
     full: Annotated[bool, typer.Option("--full", help="The paper's protocol and all items: about an hour.")] = False,
+    items: Annotated[int | None, typer.Option(min=1, help="Items per task, instead of the size's own.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -335,6 +337,7 @@ def demo(
     from allocmoe import demo as pipeline
 
     size = pipeline.FULL if full else pipeline.QUICK
+    size = replace(size, items=items) if items else size
     found = pipeline.demo(model, to, size, shape=shape, seed=seed, progress=not as_json)
     if as_json:
         return _print_json(found)
