@@ -33,7 +33,7 @@ class Size:
     protocol: speed.Protocol
 
 
-QUICK = Size(calibration=32, windows=32, items=100, protocol=speed.Protocol(decode=32, warmups=1, runs=5))
+QUICK = Size(calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=32, warmups=1, runs=5))
 FULL = Size(calibration=64, windows=128, items=500, protocol=speed.Protocol())
 WINDOW, BATCH = 256, 8
 
