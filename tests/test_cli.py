@@ -341,7 +341,9 @@ def test_ctrl_c_from_a_shell(tmp_path: Path) -> None:
     path, partial = tmp_path / "profile.json", tmp_path / "profile.json.partial"
     command = [sys.executable, "-m", "allocmoe.cli", "profile", MODEL, "--out", str(path), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    # a shell starts background jobs with SIGINT ignored, which the child would inherit
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed) as process:
         deadline = time.monotonic() + 120
         while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
