@@ -80,7 +80,7 @@ class MoESpec:
         if missing:
             raise AllocMoEError(f"the config of this {name} model lacks {', '.join(missing)}")
         try:
-            total, moe = int(values["num_hidden_layers"]), family.moe_layers(values)
+            total, moe = int(values["num_hidden_layers"]), len(family.moe_layers(values))
             spec = cls(
                 family=str(name),
                 layers=moe,
@@ -109,25 +109,26 @@ class MoESpec:
 class Family:
     """Where one family's config keeps its routing shape.
 
-    Newer transformers rename some families' `experts` to `num_local_experts`, which is read too.
+    `moe_layers` tells which decoder layers have experts. Newer transformers rename some families'
+    `experts` to `num_local_experts`, which is read too.
     """
 
     experts: str
     top_k: str = "num_experts_per_tok"
     scoring: str = "softmax"
     renormalise: Callable[[dict[str, Any]], bool] = lambda c: bool(c.get("norm_topk_prob", False))
-    moe_layers: Callable[[dict[str, Any]], int] = lambda c: int(c["num_hidden_layers"])
+    moe_layers: Callable[[dict[str, Any]], list[int]] = lambda c: list(range(int(c["num_hidden_layers"])))
     shared: Callable[[dict[str, Any]], int] = lambda c: 0
 
 
-def _sparse_steps(c: dict[str, Any]) -> int:
+def _sparse_steps(c: dict[str, Any]) -> list[int]:
     step, dense = int(c.get("decoder_sparse_step") or 1), set(c.get("mlp_only_layers") or ())
-    return sum(i not in dense and (i + 1) % step == 0 for i in range(int(c["num_hidden_layers"])))
+    return [i for i in range(int(c["num_hidden_layers"])) if i not in dense and (i + 1) % step == 0]
 
 
-def _after_dense(c: dict[str, Any]) -> int:
+def _after_dense(c: dict[str, Any]) -> list[int]:
     first, step = int(c.get("first_k_dense_replace") or 0), int(c.get("moe_layer_freq") or 1)
-    return sum(i >= first and i % step == 0 for i in range(int(c["num_hidden_layers"])))
+    return [i for i in range(int(c["num_hidden_layers"])) if i >= first and i % step == 0]
 
 
 def _always(_: dict[str, Any]) -> bool:
@@ -159,6 +160,13 @@ PAPER_BUDGETS = {
     (24, 60, 4): (84, 72, 60, 48),
     (16, 64, 8): (112, 96, 80, 64),
 }
+
+
+def moe_layers(config: Any) -> list[int]:
+    """Indices of the decoder layers that have experts, of a config that MoESpec can read."""
+    MoESpec.from_config(config)
+    values = config if isinstance(config, dict) else config.to_dict()
+    return FAMILIES[values["model_type"]].moe_layers(values)
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from allocmoe import routing
 from allocmoe.engines.experts import use_skipping
+from allocmoe.engines.rule import LayerRule
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -60,7 +59,7 @@ class HFEngine:
         self.skips = use_skipping(model)
         self.plan: Plan | None = None
         self.counting = False
-        self.spent = Spent(spec.layers, spec.experts)
+        self.spent = Spent(spec.layers, spec.experts, model.device)
         self._rules: list[Rule | None] = [None] * spec.layers
         self._valid: Tensor | None = None
         model.register_forward_pre_hook(self._note_padding, with_kwargs=True)
@@ -141,57 +140,3 @@ class HFEngine:
             return output
 
         return hook
-
-
-def sort_candidates(weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Candidates [T, K] in descending order of combine weight, ties in the router's order."""
-    weights, order = weights.sort(dim=-1, descending=True, stable=True)
-    return weights, index.gather(-1, order)
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """One layer of a plan as a Rule. `k`, `k_base`, `threshold`, `reference`: see Plan."""
-
-    token_rule: str
-    k: float
-    top_k: int
-    experts: int
-    k_base: int = 1
-    threshold: float = 0.0
-    reference: str = "original"
-
-    @classmethod
-    def of(cls, plan: Plan, layer: int) -> LayerRule:
-        threshold = plan.thresholds[layer] if plan.thresholds else 0.0
-        return cls(
-            plan.token_rule, plan.layers[layer], plan.top_k, plan.experts, plan.k_base, threshold, plan.reference
-        )
-
-    def __call__(self, weights: Tensor, index: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        plain = self.token_rule == "top_k" and valid is None
-        if plain and self.k == self.top_k:
-            return weights, index
-        weights, index = sort_candidates(weights, index)
-        whole = weights.sum(-1, keepdim=True)
-        if plain:
-            weights, index = weights[:, : int(self.k)], index[:, : int(self.k)]
-        else:
-            keep = self.keep(weights.float(), valid)
-            weights, index = weights * keep, index.masked_fill(~keep, self.experts)
-        if self.reference == "survivors":
-            kept = weights.sum(-1, keepdim=True)
-            weights = weights * torch.where(kept > 0, whole / kept, 1.0)
-        return weights, index
-
-    def keep(self, scores: Tensor, valid: Tensor | None) -> Tensor:
-        """Keep mask [T, K] for sorted scores; padding keeps nothing."""
-        if self.token_rule == "alloc_t":
-            return routing.alloc_t(scores, self.k, self.k_base, valid)
-        if self.token_rule == "top_k":
-            mask = routing.top_k(scores, int(self.k))
-        elif self.token_rule == "top_p":
-            mask = routing.top_p(scores, self.threshold)
-        else:
-            mask = routing.naee(scores, self.threshold)
-        return mask if valid is None else mask & valid[:, None]

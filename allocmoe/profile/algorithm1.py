@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from allocmoe import documents
-from allocmoe.engines.hf import HFEngine, LayerRule, sort_candidates
+from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.rule import LayerRule, sort_candidates
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.perplexity import perplexity, window_nll
 from allocmoe.evaluate.text import Windows

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allocmoe.engines.hf import HFEngine, LayerRule, Rule, sort_candidates
+from allocmoe.engines.hf import HFEngine, Rule
+from allocmoe.engines.rule import LayerRule, sort_candidates
 from allocmoe.evaluate.text import Windows
 from allocmoe.routing.naee import beta_for
 from allocmoe.routing.top_p import threshold_for

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def naee(scores: Tensor, beta: float) -> Tensor:
+def naee(scores: Tensor, beta: float | Tensor) -> Tensor:
     """Drop rank j >= 2 of a token if its score is below `beta` times the token's first.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def top_p(scores: Tensor, threshold: float) -> Tensor:
+def top_p(scores: Tensor, threshold: float | Tensor) -> Tensor:
     """Keep experts in order up to and including the first at which the cumulative score exceeds P.
 
     Args:

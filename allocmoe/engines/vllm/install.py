@@ -1,0 +1,142 @@
+"""A worker's model, made to obey plans: once after its weights are loaded, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+from vllm.platforms import current_platform
+
+from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.spent import Spent
+from allocmoe.engines.vllm.kernels import skip_dropped
+from allocmoe.engines.vllm.refuse import check_plan, model_fingerprint, unsupported
+from allocmoe.engines.vllm.router import DROPPED, BudgetRouter
+from allocmoe.engines.vllm.settings import Settings
+from allocmoe.errors import AllocMoEError
+from allocmoe.plan import Plan
+from allocmoe.spec import MoESpec, moe_layers
+
+logger = init_logger("vllm.allocmoe")  # under vLLM's root, so that its settings for logging hold
+
+
+class Budgeted:
+    """The MoE layers of one worker.
+
+    Attributes:
+        plan: in force, None for the model as it is.
+        routers: MoE layer -> its router; under pipeline parallelism a worker has some of the layers.
+        spent: counts, of this worker's layers.
+        path: what the kernels do, for people.
+    """
+
+    def __init__(self, model: Any, config: Any, settings: Settings) -> None:
+        self.settings, self.plan = settings, None
+        hf_config = config.model_config.hf_text_config
+        self.spec = MoESpec.from_config(hf_config)
+        self.mark = None if settings.any_weights else model_fingerprint(config)
+        order = {decoder: i for i, decoder in enumerate(moe_layers(hf_config))}
+        runners = {order.get(m.layer_id): m for m in model.modules() if isinstance(m, MoERunner)}
+        if None in runners or (config.parallel_config.pipeline_parallel_size == 1 and len(runners) != self.spec.layers):
+            raise unsupported(f"built {len(runners)} MoE layers where the model's config has {self.spec.layers}")
+        paths = set()
+        self.routers: dict[int, BudgetRouter] = {}
+        for layer, runner in sorted(runners.items()):
+            runner.router = self.routers[layer] = BudgetRouter(runner.router)
+            paths.add(skip_dropped(runner))
+        self.path = " and ".join(sorted(paths))
+        self.device = next(model.parameters()).device
+        self.spent = Spent(self.spec.layers, self.spec.experts, self.device)
+        self.captured = _opaque(runners.values(), config)
+        if self.captured and settings.live and settings.plan is None:
+            raise AllocMoEError(
+                "captured graphs keep the token rule that they were captured with: give a first plan, "
+                "or start the engine with enforce_eager"
+            )
+        if settings.plan:
+            self.apply(settings.plan)
+        self.count(settings.count)
+
+    def apply(self, plan: Plan | None) -> None:
+        """Put a plan in force, None for the model as it is; AllocMoEError if it does not fit."""
+        if plan:
+            check_plan(plan, self.spec, self.mark)
+        elif self.captured and self.plan:
+            plan = everything(self.plan)
+        rules = {layer: LayerRule.of(plan, layer, DROPPED) if plan else None for layer in self.routers}
+        for layer, router in self.routers.items():
+            rule = rules[layer]
+            if not (self.captured and self.settings.live) or rule is None:
+                router.rule = rule
+            elif router.rule is None:
+                router.rule = on_device(rule, self.device)
+            else:
+                refill(router.rule, rule)
+        self.plan = plan
+
+    def count(self, on: bool) -> None:
+        """Count, or stop counting; either way the counts start again at zero."""
+        self.spent.reset()
+        for layer, router in self.routers.items():
+            router.counter = (lambda ids, valid, layer=layer: self.spent.add(layer, ids, valid)) if on else None
+
+    def describe(self) -> str:
+        """One line for a log."""
+        what = f"{self.plan.method} at {self.plan.budget} of {self.spec.original_budget}" if self.plan else "no plan yet"
+        digest = f", plan {self.plan.digest}" if self.plan else ""
+        return f"allocmoe: {what}{digest}; {len(self.routers)} of {self.spec.layers} MoE layers patched; {self.path}"
+
+
+def install(worker: Any, settings: Settings) -> Budgeted:
+    """Make a worker's model obey; AllocMoEError, before it has served anything, if it cannot."""
+    found = Budgeted(worker.model_runner.get_model(), worker.vllm_config, settings)
+    if worker.rank == 0:
+        logger.info(found.describe())
+    return found
+
+
+def _opaque(runners: Any, config: Any) -> bool:
+    """Whether graphs are captured on a device. A compiled graph must call the layer and not contain it:
+    on CUDA vLLM sees to that by itself, on a CPU it would trace through the router."""
+    if not current_platform.is_cpu():
+        return config.compilation_config.cudagraph_mode.has_full_cudagraphs() or bool(
+            config.compilation_config.cudagraph_mode.has_piecewise_cudagraphs()
+        )
+    for runner in runners:
+        if not hasattr(runner, "_forward_entry"):
+            raise unsupported("cannot keep the MoE layer out of a compiled graph")
+        shared = runner.shared_experts is not None
+        runner._forward_entry = torch.ops.vllm.moe_forward_shared if shared else torch.ops.vllm.moe_forward
+    return False
+
+
+def on_device(rule: LayerRule, device: torch.device) -> LayerRule:
+    """A rule whose numbers are tensors, to be changed under a captured graph."""
+    k = torch.tensor(float(rule.k), dtype=torch.float64, device=device)
+    base = torch.tensor(float(rule.k_base), dtype=torch.float64, device=device)
+    return replace(rule, k=k, k_base=base, threshold=torch.tensor(rule.threshold, device=device))
+
+
+def refill(captured: LayerRule, rule: LayerRule) -> None:
+    """Give a captured rule another's numbers; AllocMoEError if it is of another kind."""
+    for what in ("token_rule", "reference"):
+        mine, theirs = getattr(captured, what), getattr(rule, what)
+        if mine != theirs:
+            raise AllocMoEError(
+                f"this engine's graphs were captured with {what} {mine}, the plan has {theirs}: start the engine with "
+                "enforce_eager to switch between them"
+            )
+    for name in ("k", "k_base", "threshold"):
+        getattr(captured, name).fill_(getattr(rule, name))
+
+
+def everything(plan: Plan) -> Plan:
+    """A plan of the same token rule that keeps all K."""
+    keep_all = {"top_p": 2.0, "naee": -1.0}.get(plan.token_rule, 0.0)
+    return replace(
+        plan, method="original", budget=plan.top_k * len(plan.layers), layers=(float(plan.top_k),) * len(plan.layers),
+        thresholds=tuple(keep_all for _ in plan.thresholds),
+    )  # fmt: skip

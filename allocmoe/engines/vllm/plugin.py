@@ -1,0 +1,78 @@
+"""What vLLM loads in every process (entry point `vllm.general_plugins`). Without a plan it changes nothing.
+
+Two places of vLLM are wrapped: where an engine is configured, to read the plan into the config and to
+refuse what cannot work; and where a worker is made, to patch the model once its weights are loaded.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+from allocmoe.engines.vllm.settings import KEY, Settings
+
+EXTENSION = "allocmoe.engines.vllm.worker.PlanWorker"
+
+
+def register() -> None:
+    """Wrap vLLM; any number of times."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    for owner, name, wrapper in (
+        (EngineArgs, "create_engine_config", configured),
+        (WorkerWrapperBase, "init_worker", with_plan),
+    ):
+        stock = getattr(owner, name)
+        if not hasattr(stock, "allocmoe_stock"):
+            wrapped = wrapper(stock)
+            wrapped.allocmoe_stock = stock
+            setattr(owner, name, wrapped)
+
+
+def configured(stock: Any) -> Any:
+    """`EngineArgs.create_engine_config` that puts the plan itself into the config."""
+
+    @wraps(stock)
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        settings = Settings.requested(self.additional_config)
+        if settings is None:
+            return stock(self, *args, **kwargs)
+        from allocmoe.engines.vllm.refuse import check_config
+
+        self.additional_config = {**self.additional_config, KEY: settings.to_dict()}
+        config = stock(self, *args, **kwargs)
+        check_config(config, settings)
+        if not config.parallel_config.worker_extension_cls:
+            config.parallel_config.worker_extension_cls = EXTENSION
+        kernels = getattr(config, "kernel_config", None)
+        if config.device_config.device_type == "cuda" and getattr(kernels, "moe_backend", None) == "auto":
+            kernels.moe_backend = "triton"  # the one that is known to skip dropped experts
+        return config
+
+    return create_engine_config
+
+
+def with_plan(stock: Any) -> Any:
+    """`WorkerWrapperBase.init_worker` whose worker patches its model after loading it."""
+
+    @wraps(stock)
+    def init_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = stock(self, *args, **kwargs)
+        worker = self.worker
+        settings = Settings.of(worker.vllm_config.additional_config)
+        if settings is not None:
+            load_model = worker.load_model
+
+            @wraps(load_model)
+            def load_and_patch(*args: Any, **kwargs: Any) -> Any:
+                from allocmoe.engines.vllm.install import install
+
+                loaded = load_model(*args, **kwargs)
+                worker.allocmoe = install(worker, settings)
+                return loaded
+
+            worker.load_model = load_and_patch
+        return result
+
+    return init_worker

@@ -1,0 +1,74 @@
+"""One router for every method: the model's own router picks K, the plan's rule keeps some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.forward_context import get_forward_context, is_forward_context_available
+from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
+from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+
+from allocmoe.engines.rule import LayerRule
+from allocmoe.errors import AllocMoEError
+
+DROPPED = -1  # the id that vLLM's own kernels skip
+
+
+class BudgetRouter(BaseRouter):
+    """Stands before a layer's own router.
+
+    Alloc-T's batch is every real token of the forward pass, of all requests in it: whole prompts,
+    chunks of prompts and decoding tokens alike. Padding neither gets nor takes budget.
+
+    Attributes:
+        inner: the model's router, which still decides everything a plan does not.
+        rule: of this layer, None for the model as it is.
+        counter: called with the ids and the real rows of every pass, or None.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(
+            top_k=inner.top_k, global_num_experts=inner.global_num_experts, eplb_state=inner.eplb_state
+        )
+        self.inner = inner
+        self.rule: LayerRule | None = None
+        self.counter: Callable[[Tensor, Tensor | None], None] | None = None
+
+    @property
+    def routing_method_type(self) -> RoutingMethodType:
+        return RoutingMethodType.Custom  # kernels that route by themselves must not be chosen
+
+    def _compute_routing(
+        self, hidden_states: Tensor, router_logits: Tensor, indices_type: torch.dtype | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        weights, ids = self.inner._compute_routing(hidden_states, router_logits, indices_type, **kwargs)
+        if self.rule is None and self.counter is None:
+            return weights, ids
+        valid = real_rows(ids)
+        if self.rule is not None:
+            weights, ids = self.rule(weights, ids, valid)
+            weights, ids = weights.contiguous(), ids.contiguous()  # kernels take no strides
+        if self.counter is not None:
+            self.counter(ids, valid)
+        return weights, ids
+
+
+def real_rows(ids: Tensor) -> Tensor | None:
+    """Which of a pass's rows [T] are tokens and not padding; None if all are."""
+    if not is_forward_context_available():
+        return None
+    context = get_forward_context()
+    padding = context.is_padding
+    if padding is None:
+        return None
+    if len(padding) != len(ids):
+        raise AllocMoEError(f"vLLM routes {len(ids)} rows but tells of {len(padding)} whether they are padding")
+    if ids.device.type != "cpu":
+        return ~padding
+    known = context.additional_kwargs
+    if "allocmoe_real" not in known:  # once a pass: on a CPU there is no padding but in dummy runs
+        known["allocmoe_real"] = ~padding if bool(padding.any()) else None
+    return known["allocmoe_real"]

@@ -1,0 +1,44 @@
+"""The way into a running engine: `llm.collective_rpc("allocmoe_apply", args=(plan.to_dict(),))`.
+
+vLLM adds these methods to its worker class when an engine is asked for a plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allocmoe.engines.vllm.settings import plan_of
+
+
+class PlanWorker:
+    """Remote calls on every worker. Their names must not clash with vLLM's."""
+
+    allocmoe: Any
+
+    def allocmoe_apply(self, plan: dict[str, Any] | None) -> str:
+        """Put a plan (its document) in force, None for the model as it is. Needs `"live": true`.
+
+        Reset the prefix cache afterwards: what it holds was computed under the plan before.
+        """
+        budgeted = self.allocmoe
+        if not budgeted.settings.live:
+            from allocmoe.errors import AllocMoEError
+
+            raise AllocMoEError('this engine was started with a plan for good: give "live": true to switch plans')
+        budgeted.apply(plan_of(plan) if plan else None)
+        return budgeted.describe()
+
+    def allocmoe_count(self, on: bool) -> None:
+        """Count activations from now on, from zero; or stop."""
+        self.allocmoe.count(on)
+
+    def allocmoe_spent(self) -> dict[str, Any]:
+        """What was counted: see `Spent.to_dict`, and the plan in force."""
+        budgeted = self.allocmoe
+        plan = budgeted.plan
+        return {
+            **budgeted.spent.to_dict(),
+            "plan": plan.digest if plan else None,
+            "method": plan.method if plan else "original",
+            "budget": plan.exact_budget if plan else budgeted.spec.original_budget,
+        }
