@@ -31,11 +31,11 @@ def test_phase(benchmark: Any, setting: tuple[Any, dict[str, Any]], method: str,
     plan = plans[method]
     with engine.using(plan):
         if phase == "prefill":
-            benchmark.pedantic(protocol.prefill, (engine, TOKENS[:, :32]), rounds=10, warmup_rounds=5)
+            benchmark.pedantic(engine.prefill, (TOKENS[:, :32],), rounds=10, warmup_rounds=5)
         else:
             benchmark.pedantic(
-                protocol.decode,
-                setup=lambda: ((engine, protocol.prefill(engine, TOKENS[:, :32]), TOKENS[:, 32:]), {}),
+                engine.decode,
+                setup=lambda: ((engine.prefill(TOKENS[:, :32]), TOKENS[:, 32:]), {}),
                 rounds=10,
                 warmup_rounds=5,
             )

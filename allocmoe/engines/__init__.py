@@ -1,1 +1,49 @@
-"""Engines: they apply a plan to a live model and count what was spent."""
+"""Engines: a plan applied to a live model, and what was spent counted."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from allocmoe.engines.spent import Spent
+    from allocmoe.plan import Plan
+    from allocmoe.spec import MoESpec
+
+
+class Engine(Protocol):
+    """What evaluation and measurement ask of an engine; `HFEngine` and `VLLMEngine` are two.
+
+    Attributes:
+        name, spec, fingerprint: of the model.
+        tokenizer: of the model, None without one.
+    """
+
+    name: str
+    spec: MoESpec
+    fingerprint: str
+    tokenizer: Any
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+
+    def describe(self) -> dict[str, Any]:
+        """What of this engine decides a measurement, for records."""
+
+    def using(self, plan: Plan | None) -> AbstractContextManager[Any]:
+        """Have a plan (or None: the unchanged model) in force for a while."""
+
+    def count(self) -> AbstractContextManager[Spent]:
+        """Count the activations and distinct experts of the forward passes inside; read it afterwards."""
+
+    def nll(self, ids: Tensor) -> Tensor:
+        """Summed negative log-likelihood [B] in nats, float64, of windows [B, T] run as one batch."""
+
+    def timed(self, tokens: Tensor, prompt: int) -> tuple[float, float]:
+        """Seconds of prefill over the first `prompt` columns of [B, n] ids, and of n - prompt decode steps."""
+
+    def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
+        """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""

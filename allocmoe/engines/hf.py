@@ -11,12 +11,14 @@ rest with weight 0 and the sentinel id N. Dropped experts are skipped, not multi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -28,6 +30,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint
 
+HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -118,6 +121,56 @@ class HFEngine:
         self._valid = None
         return self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False).last_hidden_state
 
+    @property
+    def vocabulary(self) -> int:
+        return self.model.config.vocab_size
+
+    def describe(self) -> dict[str, Any]:
+        """What of this engine decides a measurement, for records."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"engine": "transformers", "dtype": dtype, "device": self.model.device.type, "skips": self.skips}
+
+    @torch.inference_mode()
+    def nll(self, ids: Tensor) -> Tensor:
+        """Summed negative log-likelihood [B] in nats, float64, of windows [B, T] run as one batch."""
+        ids = ids.to(self.model.device)
+        return window_nll(self.model.get_output_embeddings(), self.backbone(ids), ids)
+
+    @torch.inference_mode()
+    def prefill(self, prompt: Tensor) -> Any:
+        """One pass over [B, n] ids; the KV cache."""
+        return self.model(input_ids=prompt.to(self.model.device), use_cache=True, logits_to_keep=1).past_key_values
+
+    @torch.inference_mode()
+    def decode(self, cache: Any, tokens: Tensor) -> None:
+        """One pass per column of [B, n] ids, after the tokens in the cache."""
+        for column in tokens.to(self.model.device).split(1, dim=1):
+            self.model(input_ids=column, past_key_values=cache, use_cache=True)
+
+    def timed(self, tokens: Tensor, prompt: int) -> tuple[float, float]:
+        """Seconds of prefill over the first `prompt` columns of [B, n] ids, and of decode, fed the rest."""
+        tokens = tokens.to(self.model.device)
+        start = self._now()
+        cache = self.prefill(tokens[:, :prompt])
+        middle = self._now()
+        self.decode(cache, tokens[:, prompt:])
+        return middle - start, self._now() - middle
+
+    def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
+        """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""
+        with self.count() as spent:
+            cache = self.prefill(tokens[:, :prompt])
+            found = {"prefill": spent.summary()}
+            spent.reset()
+            self.decode(cache, tokens[:, prompt:])
+            found["decode"] = spent.summary()
+        return found
+
+    def _now(self) -> float:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def _note_padding(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Rows that an attention mask calls padding must not get budget."""
         ids = kwargs.get("input_ids", args[0] if args else None)
@@ -140,3 +193,17 @@ class HFEngine:
             return output
 
         return hook
+
+
+def window_nll(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
+    """Summed NLL [B] in float64 of each window, from last hidden states [B, T, H] and ids [B, T].
+
+    Rows of logits are made in pieces: less memory, and on a CPU they stay in the cache.
+    """
+    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    rows = max(1, HEAD_BYTES.get(states.device.type, 1 << 30) // (4 * head.weight.shape[0]))
+    losses = [
+        F.cross_entropy(head(states[i : i + rows]).float(), targets[i : i + rows], reduction="none")
+        for i in range(0, len(targets), rows)
+    ]
+    return torch.cat(losses).view(len(ids), -1).double().sum(1)

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from allocmoe import records
-from allocmoe.engines.hf import HFEngine
+from allocmoe.engines import Engine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.tasks import TaskSuite, scores
 from allocmoe.evaluate.text import Windows
@@ -20,7 +20,7 @@ from allocmoe.records import Record
 
 
 def evaluate(
-    engine: HFEngine,
+    engine: Engine,
     plans: Sequence[Plan],
     text: Windows,
     out: Path,
@@ -44,7 +44,7 @@ def evaluate(
     """
     suite = suite if items else None
     setup: dict[str, Any] = {**text.describe(), "text_batch": text_batch, "seed": seed}
-    setup |= {"engine": "transformers", "dtype": str(engine.model.dtype).removeprefix("torch.")}
+    setup |= {name: value for name, value in engine.describe().items() if name not in ("device", "skips")}
     if suite:
         setup |= {"tasks": dict.fromkeys(suite.names, items), "task_batch": suite.batch}
     known = {record.key: record for record in records.resume(out)}
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def _measure(
-    engine: HFEngine,
+    engine: Engine,
     plan: Plan,
     text: Windows,
     text_batch: int,
@@ -73,7 +73,7 @@ def _measure(
     with engine.using(plan):
         with engine.count() as spent:
             measured = perplexity(engine, text, text_batch)
-            counts = spent.summary()
+        counts = spent.summary()
         metrics = {"perplexity": measured.value}
         samples: dict[str, Any] = {"nll": list(measured.nll), "window_tokens": [text.ids.shape[1] - 1] * len(text.ids)}
         if suite:

@@ -63,11 +63,12 @@ class TaskSuite:
         groups: group -> its tasks.
     """
 
-    def __init__(self, engine: HFEngine, names: list[str] | None = None, batch: int = 64) -> None:
+    def __init__(self, engine: Any, names: list[str] | None = None, batch: int = 64, lm: Any = None) -> None:
+        """`engine` is an HFEngine, or any engine with `lm`, lm-eval's own way to it (see `vllm_tasks`)."""
         self.engine, self.batch = engine, batch
         self.names = names or list(items.TASKS)
         with _quiet():
-            self.lm = PlannedLM(engine, batch)
+            self.lm: Any = lm or PlannedLM(engine, batch)
             only_ours = set(self.names) <= set(items.TASKS)
             self.manager = TaskManager(include_path=str(self._here()), include_defaults=not only_ours)
         unknown = [n for n in self.names if n not in self.manager.all_tasks]

@@ -1,14 +1,15 @@
-"""The paper's efficiency protocol (A.2) on the transformers engine.
+"""The paper's efficiency protocol (A.2), on either engine.
 
 Random-token prompts; prefill is one forward pass over them, decode one pass per further token
-with a KV cache. Every plan is run once per round, the order of plans flipped each round, so that
-round i of two plans was measured under the same conditions and can be compared in pairs.
+with a KV cache. The transformers engine is fed random tokens while decoding, the same under every
+plan; vLLM feeds itself the most likely one, as a server would. Every plan is run once per round,
+the order of plans flipped each round, so that round i of two plans was measured under the same
+conditions and can be compared in pairs.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from allocmoe import methods, records
 from allocmoe.allocation.check import whole_budget
+from allocmoe.engines import Engine
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.text import Windows
@@ -44,45 +46,16 @@ class Protocol:
             raise AllocMoEError(f"the protocol needs at least one of everything, got {asdict(self)}")
 
 
-@torch.inference_mode()
-def prefill(engine: HFEngine, prompt: Tensor) -> Any:
-    """One pass over [B, prompt] ids; the KV cache."""
-    return engine.model(input_ids=prompt, use_cache=True, logits_to_keep=1).past_key_values
-
-
-@torch.inference_mode()
-def decode(engine: HFEngine, cache: Any, tokens: Tensor) -> None:
-    """One pass per column of [B, decode] ids, after the tokens in the cache."""
-    for column in tokens.split(1, dim=1):
-        engine.model(input_ids=column, past_key_values=cache, use_cache=True)
-
-
-def timed(engine: HFEngine, tokens: Tensor, prompt: int) -> tuple[float, float]:
-    """Seconds of prefill over the first `prompt` columns of [B, n] ids, and of decode over the rest."""
-    start = _now(engine)
-    cache = prefill(engine, tokens[:, :prompt])
-    middle = _now(engine)
-    decode(engine, cache, tokens[:, prompt:])
-    return middle - start, _now(engine) - middle
-
-
-def _now(engine: HFEngine) -> float:
-    if engine.model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def session(
-    engine: HFEngine, plans: Sequence[Plan], protocol: Protocol, seed: int = 0, progress: bool = True
+    engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int = 0, progress: bool = True
 ) -> list[Record]:
     """One interleaved session over all plans, as speed records in the order of `plans`.
 
-    Every plan sees the same prompts and is fed the same random tokens while decoding, so that
-    differences are the plan's. Activations and distinct experts are counted in an untimed round.
+    Every plan sees the same prompts. Activations and distinct experts are counted in an untimed round.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (protocol.batch, protocol.prompt + protocol.decode)
-    tokens = torch.randint(engine.model.config.vocab_size, shape, generator=generator).to(engine.model.device)
+    tokens = torch.randint(engine.vocabulary, shape, generator=generator)
     samples: list[list[tuple[float, float]]] = [[] for _ in plans]
     rounds = protocol.warmups + protocol.runs
     with tqdm(total=rounds * len(plans), desc=f"bench {engine.name}", unit="run", disable=not progress) as bar:
@@ -90,7 +63,7 @@ def session(
             order = range(len(plans)) if number % 2 == 0 else reversed(range(len(plans)))
             for i in order:
                 with engine.using(plans[i]):
-                    pair = timed(engine, tokens, protocol.prompt)
+                    pair = engine.timed(tokens, protocol.prompt)
                 if number >= protocol.warmups:
                     samples[i].append(pair)
                 bar.update()
@@ -120,14 +93,12 @@ def session(
     return found
 
 
-def setup(engine: HFEngine, protocol: Protocol, seed: int) -> dict[str, Any]:
+def setup(engine: Engine, protocol: Protocol, seed: int) -> dict[str, Any]:
     """What decides a session's figures besides the plans."""
-    dtype = str(engine.model.dtype).removeprefix("torch.")
-    where = {"engine": "transformers", "dtype": dtype, "device": engine.model.device.type, "skips": engine.skips}
-    return {**asdict(protocol), **where, "seed": seed}
+    return {**asdict(protocol), **engine.describe(), "seed": seed}
 
 
-def plan_details(engine: HFEngine, plan: Plan) -> dict[str, Any]:
+def plan_details(engine: Engine, plan: Plan) -> dict[str, Any]:
     """What a report says of a plan."""
     original = engine.spec.original_budget
     return {
@@ -139,14 +110,10 @@ def plan_details(engine: HFEngine, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _spent(engine: HFEngine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
+def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
     """Counts of prefill and of decode, from a run of their own."""
-    with engine.using(plan), engine.count() as spent:
-        cache = prefill(engine, tokens[:, :prompt])
-        found = {"prefill": spent.summary()}
-        spent.reset()
-        decode(engine, cache, tokens[:, prompt:])
-        found["decode"] = spent.summary()
+    with engine.using(plan):
+        found = engine.counted(tokens, prompt)
     return {"per_token": found["decode"]["per_token"], **found}
 
 
@@ -158,7 +125,7 @@ def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> A
 
 
 def all_plans(
-    engine: HFEngine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
+    engine: Engine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
 ) -> list[Plan]:
     """`original` first, then every other method at every budget.
 
@@ -186,7 +153,7 @@ def left_out(names: Sequence[str], budgets: Sequence[float], plans: Sequence[Pla
     return [f"{name} at {b:g}" for b in budgets for name in names if name != "original" and (name, b) not in made]
 
 
-def measured(path: Path, engine: HFEngine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:
+def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:
     """Whether a records file already holds one whole session of these plans under this protocol."""
     wanted = {plan.digest for plan in plans}
     sessions: dict[str, set[str | None]] = {}

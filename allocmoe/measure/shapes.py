@@ -6,16 +6,27 @@ touches, and have fewer and narrower layers, so that a CPU can run the protocol 
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, PretrainedConfig, Qwen2MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV2Config,
+    GenerationConfig,
+    OlmoeConfig,
+    PretrainedConfig,
+    Qwen2MoeConfig,
+)
 from transformers.initialization import no_init_weights
 
 from allocmoe import documents
 from allocmoe.engines.hf import DTYPES, HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import MoESpec
+
+if TYPE_CHECKING:
+    from allocmoe.engines.vllm.engine import VLLMEngine
 
 
 def _olmoe(**small: Any) -> PretrainedConfig:
@@ -63,7 +74,7 @@ SHAPES = {
     ),
     "deepseek-small": lambda: _deepseek(
         **_SMALL, intermediate_size=1368, moe_intermediate_size=176, num_hidden_layers=5,
-        kv_lora_rank=128, qk_nope_head_dim=64, v_head_dim=64,
+        qk_nope_head_dim=64, v_head_dim=64,
     ),
 }  # fmt: skip
 
@@ -91,3 +102,23 @@ def build(shape: str, dtype: str = "float32", device: str = "cpu", seed: int = 0
     values = {k: v for k, v in config.to_dict().items() if k != "transformers_version"}
     mark = "random-" + documents.digest([values, seed, dtype])[:9]
     return HFEngine(model, MoESpec.from_config(config), f"{shape} (random weights)", mark)
+
+
+def in_vllm(engine: HFEngine) -> VLLMEngine:
+    """The same weights in vLLM, on the same device. The transformers model is given up for it."""
+    from allocmoe.engines.vllm.engine import VLLMEngine
+
+    dtype = str(engine.model.dtype).removeprefix("torch.")
+    with tempfile.TemporaryDirectory(prefix="allocmoe-shape-") as folder:
+        engine.model.generation_config = GenerationConfig()
+        engine.model.save_pretrained(folder)
+        engine.model.to("meta")
+        return VLLMEngine.load(
+            folder,
+            dtype,
+            engine.name,
+            engine.fingerprint,
+            skip_tokenizer_init=True,
+            max_model_len=1024,
+            additional_config={"allocmoe": {"live": True, "any_weights": True}},  # the mark is not the folder's
+        )

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from allocmoe import documents
-from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.hf import HFEngine, window_nll
 from allocmoe.engines.rule import LayerRule, sort_candidates
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.perplexity import perplexity, window_nll
+from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.text import Windows
 
 

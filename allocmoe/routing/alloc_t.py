@@ -10,9 +10,7 @@ from torch import Tensor
 from allocmoe.errors import AllocMoEError
 
 
-def alloc_t(
-    scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, valid: Tensor | None = None
-) -> Tensor:
+def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, valid: Tensor | None = None) -> Tensor:
     """Keep every token's top `k_base`, then the strongest of all remaining candidates.
 
     Args:

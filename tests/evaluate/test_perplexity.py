@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from allocmoe import records
+from allocmoe.engines import hf as module
 from allocmoe.engines.hf import HFEngine
-from allocmoe.evaluate import perplexity as module
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.text import Windows, windows

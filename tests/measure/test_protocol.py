@@ -41,14 +41,14 @@ def plans(engine: HFEngine) -> list[Plan]:
 def logged(engine: HFEngine, plans: list[Plan]) -> tuple[list[Record], list[tuple[Plan | None, Tensor, int]]]:
     """Records of one session, and the calls of `timed` behind it."""
     calls: list[tuple[Plan | None, Tensor, int]] = []
-    timed = protocol.timed
+    timed = HFEngine.timed
 
     def noting(engine: HFEngine, tokens: Tensor, prompt: int) -> tuple[float, float]:
         calls.append((engine.plan, tokens.clone(), prompt))
         return timed(engine, tokens, prompt)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "timed", noting)
+        patch.setattr(HFEngine, "timed", noting)
         found = session(engine, plans, SMALL, seed=3, progress=False)
     return found, calls
 
@@ -105,7 +105,7 @@ def test_the_seed_decides_the_tokens(engine: HFEngine, plans: list[Plan], monkey
         seen.append(tokens)
         return 1.0, 1.0
 
-    monkeypatch.setattr(protocol, "timed", noting)
+    monkeypatch.setattr(HFEngine, "timed", noting)
     for seed in (0, 0, 1):
         session(engine, plans[:1], replace(SMALL, warmups=0, runs=1), seed, progress=False)
     assert torch.equal(seen[0], seen[1])
@@ -135,8 +135,8 @@ def test_prefill_and_decode_are_one_pass_over_the_whole(engine: HFEngine) -> Non
     seen: list[Tensor] = []
     handle = engine.model.register_forward_hook(lambda _m, _a, output: seen.append(output.logits[:, -1]))
     try:
-        cache = protocol.prefill(engine, tokens[:, :7])
-        protocol.decode(engine, cache, tokens[:, 7:])
+        cache = engine.prefill(tokens[:, :7])
+        engine.decode(cache, tokens[:, 7:])
         with torch.inference_mode():
             engine.model(input_ids=tokens)
     finally:

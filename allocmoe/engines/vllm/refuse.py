@@ -48,9 +48,7 @@ def model_fingerprint(config: Any) -> str | None:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            folder = Path(
-                snapshot_download(str(folder), revision=config.model_config.revision, local_files_only=True)
-            )
+            folder = Path(snapshot_download(str(folder), revision=config.model_config.revision, local_files_only=True))
         except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
             return None
     try:

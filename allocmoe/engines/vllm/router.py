@@ -30,9 +30,7 @@ class BudgetRouter(BaseRouter):
     """
 
     def __init__(self, inner: Any) -> None:
-        super().__init__(
-            top_k=inner.top_k, global_num_experts=inner.global_num_experts, eplb_state=inner.eplb_state
-        )
+        super().__init__(top_k=inner.top_k, global_num_experts=inner.global_num_experts, eplb_state=inner.eplb_state)
         self.inner = inner
         self.rule: LayerRule | None = None
         self.counter: Callable[[Tensor, Tensor | None], None] | None = None

@@ -60,7 +60,7 @@ class Settings:
                 raise AllocMoEError(f'additional_config["{KEY}"]["{name}"] must be true or false, got {value!r}')
         found = cls(_plan(asked.get("plan")), **flags)
         if found.plan is None and not found.live:
-            raise AllocMoEError(f'additional_config["{KEY}"] has no plan: give "plan", or "live": true to give one later')
+            raise AllocMoEError(f'additional_config["{KEY}"] has no plan: give "plan", or "live": true and one later')
         return found
 
     @classmethod

@@ -1,0 +1,56 @@
+"""The verbs. Each one's --help has an example that runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from allocmoe import __version__
+from allocmoe.cli import measuring, planning, showing
+from allocmoe.cli.common import INTERRUPTED, app, notes
+from allocmoe.errors import AllocMoEError
+
+__all__ = ["app", "main", "measuring", "planning", "showing"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Serve mixture-of-experts models under an expert-activation budget, and know what it costs."""
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and exit code 2; Ctrl-C is 130."""
+    try:
+        if app(standalone_mode=False) == INTERRUPTED:  # typer turns Ctrl-C into a returned exit code
+            raise KeyboardInterrupt
+    except AllocMoEError as error:
+        sys.exit(_fail(f"error: {' '.join(str(error).split())}", 2))
+    except ModuleNotFoundError as error:
+        extra = "report" if error.name in ("plotly", "pandas", "jinja2", "scipy", "statsmodels") else "eval"
+        sys.exit(_fail(f"error: this needs {error.name}: pip install 'allocmoe[{extra}]'", 2))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_fail("interrupted: run the same command again to go on", INTERRUPTED))
+    except OSError as error:
+        sys.exit(_fail(f"error: {error.strerror or error}: {error.filename or ''}", 2))
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's usage errors
+            message = " ".join(error.format_message().split())
+            if not message:  # no verb at all: the help was printed
+                sys.exit(int(error.exit_code))
+            sys.exit(_fail(f"error: {message}", int(error.exit_code)))
+        raise
+
+
+def _fail(message: str, code: int) -> int:
+    notes.print(message, style="red" if code == 2 else None, markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -1,0 +1,3 @@
+from allocmoe.cli import main
+
+main()

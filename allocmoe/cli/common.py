@@ -1,0 +1,77 @@
+"""What the verbs share: the application, options, and checks of the machine and of paths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from allocmoe.errors import AllocMoEError
+from allocmoe.methods import METHODS
+
+app = typer.Typer(
+    name="allocmoe",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Serve mixture-of-experts models under an expert-activation budget, and know what it costs.",
+)
+out = Console()
+notes = Console(stderr=True)
+INTERRUPTED = 130
+ENGINES = ("transformers", "vllm")
+
+Model = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of an embedded model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the last line of stdout.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
+Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
+Engine = Annotated[str, typer.Option(help="transformers or vllm.")]
+Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
+
+
+def load_engine(model: str, dtype: str, device: str) -> Any:
+    from allocmoe.engines.hf import HFEngine
+    from allocmoe.mini import resolve
+
+    check_machine(dtype, device)
+    return HFEngine.load(resolve(model), dtype, device)
+
+
+def check_machine(dtype: str, device: str) -> None:
+    import torch
+
+    from allocmoe.engines.hf import DTYPES
+
+    if dtype not in DTYPES:
+        raise AllocMoEError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if device not in devices:
+        raise AllocMoEError(f"no device {device!r} here: expected {' or '.join(devices)}")
+
+
+def check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise AllocMoEError(f"unknown engine {engine!r}: expected {' or '.join(ENGINES)}")
+
+
+def check_writable(path: Path) -> None:
+    """Better now than after the measurement."""
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise AllocMoEError(f"cannot write {path}: {error.strerror}") from None
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, allow_nan=False))

@@ -1,0 +1,156 @@
+"""eval and bench: what a plan costs and what it buys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from allocmoe.cli.common import (
+    Device,
+    Dtype,
+    Engine,
+    Json,
+    Model,
+    Seed,
+    Text,
+    app,
+    check_engine,
+    check_machine,
+    check_writable,
+    load_engine,
+    notes,
+    out,
+    print_json,
+)
+from allocmoe.methods import METHODS
+
+
+@app.command()
+def eval(
+    model: Model,
+    plans: Annotated[list[Path] | None, typer.Option("--plan", help="A plan to measure; repeat for several.")] = None,
+    to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
+    text: Text = "mini-test",
+    windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
+    items: Annotated[int, typer.Option(min=0, help="Items per task, pinned; 0 for perplexity alone.")] = 100,
+    task: Annotated[list[str] | None, typer.Option(help="An lm-eval task; repeat. Default: the embedded ones.")] = None,
+    task_batch: Annotated[int, typer.Option(min=1, help="Requests per batch in lm-eval.")] = 64,
+    engine: Engine = "transformers",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the quality of plans (and always of the unchanged model): perplexity, and tasks through lm-eval.
+
+    What the records file holds already is not measured again.
+    Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
+    """
+    from allocmoe.evaluate.quality import evaluate
+    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.text import windows as cut
+    from allocmoe.methods import allocate as make
+    from allocmoe.mini import resolve
+    from allocmoe.plan import Plan
+
+    check_engine(engine)
+    check_writable(to)
+    known = [Plan.load(path) for path in plans or []]
+    live: Any
+    lm = None
+    if engine == "vllm":
+        from allocmoe.evaluate.vllm_tasks import load
+
+        live, lm = load(resolve(model), dtype, task_batch)
+    else:
+        live = load_engine(model, dtype, device)
+    wanted = [make("original", live.spec, live.fingerprint, live.spec.original_budget), *known]
+    for plan in wanted:
+        plan.check_model(live.spec, live.fingerprint)
+    held_out = cut(live.tokenizer, text, windows, window)
+    suite = TaskSuite(live, task, task_batch, lm) if items else None
+    found = evaluate(
+        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed, progress=not as_json
+    )  # fmt: skip
+    if as_json:
+        rows = [{"method": r.method, "budget": r.budget, "spent": r.spent["per_token"], **r.metrics} for r in found]
+        return print_json({"records": str(to), "results": rows})
+    groups = [name for name in found[0].metrics if name.startswith("group/")]
+    table = Table("method", "budget", "spent", "perplexity", *[g.removeprefix("group/") for g in groups])
+    for r in found:
+        shares = [f"{100 * r.metrics[g]:.1f} %" for g in groups]
+        table.add_row(
+            str(r.method), str(r.budget), f"{r.spent['per_token']:.1f}", f"{r.metrics['perplexity']:.3f}", *shares
+        )
+    out.print(table)
+    out.print(f"records in {to}")
+    return None
+
+
+@app.command()
+def bench(
+    shape: Annotated[str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU.")],
+    to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
+    method: Annotated[list[str] | None, typer.Option(help="A method; repeat. Default: all.")] = None,
+    budget: Annotated[list[float] | None, typer.Option(help="A budget; repeat. Default: the shape's four.")] = None,
+    batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 8,
+    prompt: Annotated[int, typer.Option(help="Tokens of prompt.")] = 32,
+    decode: Annotated[int, typer.Option(help="Tokens to decode.")] = 128,
+    warmups: Annotated[int, typer.Option(help="Untimed rounds.")] = 5,
+    runs: Annotated[int, typer.Option(min=2, help="Timed rounds; an interval needs two.")] = 10,
+    engine: Engine = "transformers",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Time prefill and decode of a random-weight model of a shape, all methods interleaved in one session.
+
+    Example: [bold]allocmoe bench olmoe-small --decode 16 --warmups 1 --runs 3[/bold]
+    """
+    from allocmoe import records
+    from allocmoe.measure import protocol, shapes
+    from allocmoe.stats import log_ratio
+
+    check_engine(engine)
+    check_machine(dtype, device)
+    check_writable(to)
+    settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
+    live: Any = shapes.build(shape, dtype, device, seed)
+    known = protocol.random_profile(live, seed)
+    names, budgets = method or list(METHODS), budget or live.spec.budgets()
+    plans = protocol.all_plans(live, known, names, budgets, seed=seed)
+    if engine == "vllm":
+        live = shapes.in_vllm(live)
+    missing = protocol.left_out(names, budgets, plans)
+    if missing:
+        notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")
+    records.resume(to)
+    found = protocol.session(live, plans, settings, seed, progress=not as_json)
+    for record in found:
+        records.append(to, record)
+    base, rows = found[0].samples, []
+    for r in found:
+        phases = {p: log_ratio(base[f"{p}_s"], r.samples[f"{p}_s"]) for p in ("prefill", "decode")}
+        rows.append((r, phases))
+    if as_json:
+        return print_json({"records": str(to), "results": [
+            {"method": r.method, "budget": r.budget, **r.metrics,
+             **{f"{p}_speedup": [i.estimate, i.low, i.high] for p, i in phases.items()}} for r, phases in rows
+        ]})  # fmt: skip
+    table = Table("method", "budget", "prefill ms", "prefill speedup", "decode ms/token", "decode speedup", "distinct")
+    for r, phases in rows:
+        shown = {p: f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for p, i in phases.items()}
+        distinct = r.spent["decode"]["distinct_per_layer"]
+        table.add_row(
+            str(r.method), str(r.budget), f"{r.metrics['prefill_ms']:.2f}", shown["prefill"],
+            f"{r.metrics['tpot_ms']:.3f}", shown["decode"], f"{sum(distinct) / len(distinct):.1f}",
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"speedup over original with 95 % interval, {runs} paired rounds; records in {to}")
+    return None

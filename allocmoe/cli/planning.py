@@ -1,0 +1,136 @@
+"""models, profile, allocate: from a model to a plan file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from allocmoe.cli.common import (
+    Budget,
+    Device,
+    Dtype,
+    Json,
+    Method,
+    Model,
+    Seed,
+    Text,
+    app,
+    check_writable,
+    load_engine,
+    out,
+    print_json,
+)
+from allocmoe.methods import DEFAULT_NORMALIZE, METHODS
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(help="A checkpoint folder or embedded model to describe.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What ships, what is supported; or the routing shape and budgets of one model.
+
+    Example: [bold]allocmoe models mini-olmoe[/bold]
+    """
+    from allocmoe.mini import resolve, shipped
+    from allocmoe.spec import FAMILIES, MoESpec
+
+    chosen = [model] if model else shipped()
+    specs = {name: MoESpec.from_folder(resolve(name)) for name in chosen}
+    if as_json:
+        rows = [{"model": n, **s.to_dict(), "budgets": s.budgets()} for n, s in specs.items()]
+        return print_json({"models": rows, "families": list(FAMILIES), "methods": list(METHODS)})
+    table = Table("model", "family", "MoE layers L", "experts N", "top-k K", "L x K", "budgets")
+    for name, s in specs.items():
+        budgets = " ".join(map(str, s.budgets()))
+        table.add_row(
+            name, s.family, str(s.layers), str(s.experts), str(s.top_k), str(s.original_budget), budgets
+        )  # fmt: skip
+    out.print(table)
+    if not model:
+        out.print(f"Families read from a config: {', '.join(FAMILIES)}.")
+        table = Table("method", "layer rule", "token rule", "what it is")
+        for name, row in METHODS.items():
+            table.add_row(name, row.layer_rule, row.token_rule, row.about)
+        out.print(table)
+    return None
+
+
+@app.command()
+def profile(
+    model: Model,
+    to: Annotated[Path, typer.Option("--out", help="The profile to write.")] = Path("profile.json"),
+    text: Text = "mini-train",
+    windows: Annotated[int, typer.Option(min=1, help="Calibration windows.")] = 64,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 8,
+    naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how sensitive each layer is (Algorithm 1), with LExI's distances and all thresholds.
+
+    Interrupted, it goes on where it was.
+    Example: [bold]allocmoe profile mini-olmoe --windows 8 --out profile.json[/bold]
+    """
+    from allocmoe.evaluate.text import windows as cut
+    from allocmoe.profile.run import profile as run
+
+    check_writable(to)
+    engine = load_engine(model, dtype, device)
+    calibration = cut(engine.tokenizer, text, windows, window)
+    partial = to.with_name(to.name + ".partial")
+    found = run(engine, calibration, batch, partial=partial, naive=naive, seed=seed, progress=not as_json)
+    found.save(to)
+    if as_json:
+        return print_json({**found.to_dict(), "path": str(to)})
+    table = Table("layer", *[f"k={k}" for k in range(1, found.spec.top_k + 1)], title="perplexity S[layer, k]")
+    for layer, row in enumerate(found.perplexity):
+        table.add_row(str(layer), *[f"{v:.3f}" for v in row])
+    out.print(table)
+    out.print(f"{found.evaluations} evaluations on {calibration.ids.numel()} tokens; wrote {to}")
+    return None
+
+
+@app.command()
+def allocate(
+    model: Model,
+    method: Method = "alloc-moe",
+    budget: Budget = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A profile of this model, for the methods that need one.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", help="The plan to write.")] = Path("plan.json"),
+    normalize: Annotated[str, typer.Option(help="Rows of Alloc-L's matrix: raw, ratio or log.")] = DEFAULT_NORMALIZE,
+    k_base: Annotated[int, typer.Option(help="Experts every token keeps under Alloc-T.")] = 1,
+    reference: Annotated[str, typer.Option(help="Denominator after dropping: original or survivors.")] = "original",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Spend a budget: write the plan of a method for a model.
+
+    Example: [bold]allocmoe allocate mini-olmoe --method uniform --budget 64 --out plan.json[/bold]
+    """
+    from allocmoe.methods import allocate as make
+    from allocmoe.mini import resolve
+    from allocmoe.profile.sensitivity import Sensitivity
+    from allocmoe.spec import MoESpec, fingerprint
+
+    folder = resolve(model)
+    spec = MoESpec.from_folder(folder)
+    known = Sensitivity.load(profile) if profile else None
+    default = spec.original_budget if method == "original" else max(spec.layers, spec.original_budget // 2)
+    options: dict[str, Any] = {"normalize": normalize, "k_base": k_base, "seed": seed, "reference": reference}
+    spend = default if budget is None else budget
+    plan = make(method, spec, fingerprint(folder), spend, known, **options)
+    plan.save(to)
+    if as_json:
+        return print_json({**plan.to_dict(), "path": str(to), "digest": plan.digest})
+    out.print(f"{method} at {plan.budget} of {spec.original_budget} activations per token; wrote {to}")
+    out.print("k per layer: " + " ".join(f"{k:g}" for k in plan.layers))
+    return None

@@ -1,0 +1,29 @@
+"""lm-eval's own vLLM backend, with an engine whose plans can be switched between its runs.
+
+lm-eval starts the `LLM`; `VLLMEngine` takes hold of it. Nothing of lm-eval is changed, but it asks for a
+distribution named vllm, which vLLM's CPU build is not: see `engines.vllm.distribution`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from allocmoe.engines.vllm.engine import DEFAULTS, VLLMEngine, in_process
+from allocmoe.errors import AllocMoEError
+from allocmoe.spec import MoESpec
+
+
+def load(folder: Path | str, dtype: str = "float32", batch: int = 64, **options: Any) -> tuple[VLLMEngine, Any]:
+    """An engine and lm-eval's `VLLM` around the same `LLM`; `batch` requests enter one call.
+
+    Raises AllocMoEError without vLLM, or for a folder that holds no supported MoE model.
+    """
+    MoESpec.from_folder(folder)
+    in_process(dtype)
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+    except ImportError as error:
+        raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from None
+    lm = VLLM(pretrained=str(folder), dtype=dtype, batch_size=batch, **{**DEFAULTS, **options})
+    return VLLMEngine(lm.model, folder), lm
