@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from allocmoe.engines.vllm.engine import DEFAULTS, VLLMEngine, in_process
+from allocmoe.engines.vllm.plugin import register
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import MoESpec
 
@@ -25,5 +26,6 @@ def load(folder: Path | str, dtype: str = "float32", batch: int = 64, **options:
         from lm_eval.models.vllm_causallms import VLLM
     except ImportError as error:
         raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from None
+    register()
     lm = VLLM(pretrained=str(folder), dtype=dtype, batch_size=batch, **{**DEFAULTS, **options})
     return VLLMEngine(lm.model, folder), lm

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from allocmoe.engines.spent import COUNTS, Spent
 from allocmoe.engines.vllm.distribution import name_cpu_build, vllm_version
+from allocmoe.engines.vllm.plugin import register
 from allocmoe.engines.vllm.settings import KEY
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -76,6 +77,7 @@ class VLLMEngine:
             from vllm import LLM
         except ImportError as error:
             raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from None
+        register()  # where the package lies unpacked, vLLM may not find its entry point
         return cls(LLM(str(folder), dtype=dtype, **{**DEFAULTS, **options}), folder, name, mark)
 
     def close(self) -> None:

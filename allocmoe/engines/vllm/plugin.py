@@ -17,11 +17,11 @@ EXTENSION = "allocmoe.engines.vllm.worker.PlanWorker"
 def register() -> None:
     """Wrap vLLM; any number of times."""
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.worker.worker_base import WorkerWrapperBase
+    from vllm.v1.worker.worker_base import WorkerBase
 
     for owner, name, wrapper in (
         (EngineArgs, "create_engine_config", configured),
-        (WorkerWrapperBase, "init_worker", with_plan),
+        (WorkerBase, "__init__", with_plan),
     ):
         stock = getattr(owner, name)
         if not hasattr(stock, "allocmoe_stock"):
@@ -54,25 +54,23 @@ def configured(stock: Any) -> Any:
 
 
 def with_plan(stock: Any) -> Any:
-    """`WorkerWrapperBase.init_worker` whose worker patches its model after loading it."""
+    """`WorkerBase.__init__` of a worker that patches its model after loading it."""
 
     @wraps(stock)
-    def init_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = stock(self, *args, **kwargs)
-        worker = self.worker
-        settings = Settings.of(worker.vllm_config.additional_config)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock(self, *args, **kwargs)
+        settings = Settings.of(self.vllm_config.additional_config)
         if settings is not None:
-            load_model = worker.load_model
+            load_model = self.load_model
 
             @wraps(load_model)
             def load_and_patch(*args: Any, **kwargs: Any) -> Any:
                 from allocmoe.engines.vllm.install import install
 
                 loaded = load_model(*args, **kwargs)
-                worker.allocmoe = install(worker, settings)
+                self.allocmoe = install(self, settings)
                 return loaded
 
-            worker.load_model = load_and_patch
-        return result
+            self.load_model = load_and_patch
 
-    return init_worker
+    return __init__

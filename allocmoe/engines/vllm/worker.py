@@ -1,13 +1,17 @@
 """The way into a running engine: `llm.collective_rpc("allocmoe_apply", args=(plan.to_dict(),))`.
 
-vLLM adds these methods to its worker class when an engine is asked for a plan.
+vLLM adds these methods to its worker class when an engine is asked for a plan. To do so it imports this
+module in every worker, before the worker is made: so the plan reaches workers that found no plugin too.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from allocmoe.engines.vllm.plugin import register
 from allocmoe.engines.vllm.settings import plan_of
+
+register()
 
 
 class PlanWorker:

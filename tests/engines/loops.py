@@ -1,0 +1,132 @@
+"""The token rules of a layer as plain loops in float64, one candidate at a time; and scores to try them on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from allocmoe.plan import Plan
+
+Kept = list[dict[int, float]]
+TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+TOP, EXPERTS = 4, 12
+
+
+def plan(token_rule: str, **changes: Any) -> Plan:
+    """A plan of one layer, with a budget that suits its rule."""
+    values: dict[str, Any] = {
+        "method": token_rule,
+        "budget": TOP,
+        "layers": (2.5 if token_rule == "alloc_t" else 2.0,),
+        "top_k": TOP,
+        "token_rule": token_rule,
+        "fingerprint": "0123456789abcdef",
+        "family": "olmoe",
+        "experts": EXPERTS,
+        "thresholds": {"top_p": (0.25,), "naee": (0.5,)}.get(token_rule, ()),
+    }
+    return Plan(**(values | changes))
+
+
+def kept_by_hand(weights: Tensor, ids: Tensor, plan: Plan, real: Tensor | None = None, layer: int = 0) -> Kept:
+    """What one layer of a plan keeps: for every row {expert id: combine weight}, nothing for padding."""
+    tokens = [t for t in range(len(ids)) if real is None or bool(real[t])]
+    rows = {t: ordered(weights[t], ids[t]) for t in tokens}
+    k, base = plan.layers[layer], min(plan.k_base, math.floor(plan.layers[layer]))
+    count = dict.fromkeys(tokens, base)
+    if plan.token_rule == "alloc_t":
+        rest = sorted((-rows[t][j][0], t, j) for t in tokens for j in range(base, len(rows[t])))
+        for _, t, _ in rest[: math.floor(k * len(tokens) + 1e-6) - base * len(tokens)]:
+            count[t] += 1
+    elif plan.token_rule == "top_k":
+        count = dict.fromkeys(tokens, int(k))
+    else:
+        limit = plan.thresholds[layer]
+        rule = first_beyond if plan.token_rule == "top_p" else near_the_first
+        count = {t: rule([w for w, _ in rows[t]], limit) for t in tokens}
+    found: Kept = [{} for _ in ids]
+    for t in tokens:
+        chosen = rows[t][: count[t]]
+        mass, left = math.fsum(w for w, _ in rows[t]), math.fsum(w for w, _ in chosen)
+        scale = mass / left if plan.reference == "survivors" and left > 0 else 1.0
+        found[t] = {expert: w * scale for w, expert in chosen}
+    return found
+
+
+def ordered(weights: Tensor, ids: Tensor) -> list[tuple[float, int]]:
+    """A token's candidates, heaviest first, ties as the router had them."""
+    pairs = zip(weights.double().tolist(), ids.tolist(), strict=True)
+    return sorted(pairs, key=lambda pair: -pair[0])
+
+
+def first_beyond(row: list[float], threshold: float) -> int:
+    """Top-P: up to and including the first at which the cumulative score exceeds P."""
+    so_far = 0.0
+    for j, w in enumerate(row):
+        so_far += w
+        if so_far > threshold:
+            return j + 1
+    return len(row)
+
+
+def near_the_first(row: list[float], beta: float) -> int:
+    """NAEE: rank 1 always, a later rank unless it is below beta times the first; where all are zero, they are alike."""
+    return 1 + sum((w / row[0] if row[0] > 0 else 1.0) >= beta for w in row[1:])
+
+
+def kept(weights: Tensor, ids: Tensor, dropped: int) -> Kept:
+    """The same of a rule's answer; a dropped pair must weigh nothing, a kept one must be kept once."""
+    found: Kept = []
+    for row, names in zip(weights.double().tolist(), ids.tolist(), strict=True):
+        assert all(w == 0 for w, name in zip(row, names, strict=True) if name == dropped)
+        chosen = [(name, w) for w, name in zip(row, names, strict=True) if name != dropped]
+        assert len(dict(chosen)) == len(chosen)
+        found.append(dict(chosen))
+    return found
+
+
+def assert_same(ours: Kept, theirs: Kept) -> None:
+    """The same experts for every row, at the same weights up to rounding in float32."""
+    assert [sorted(row) for row in ours] == [sorted(row) for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for expert, weight in mine.items():
+            assert math.isclose(weight, other[expert], rel_tol=1e-5, abs_tol=1e-9)
+
+
+@st.composite
+def candidates(draw: st.DrawFn, tokens: int = 6) -> tuple[Tensor, Tensor]:
+    """Combine weights and ids [T, TOP], unsorted. Whole 32nds, and the first of a row a power of two:
+    sums and ratios are exact, and ties are everywhere, as in bf16."""
+    rows, names = [], []
+    for _ in range(draw(st.integers(1, tokens))):
+        first = draw(st.sampled_from([0, 1, 4, 8, 16]))
+        rest = draw(st.lists(st.integers(0, first), min_size=TOP - 1, max_size=TOP - 1))
+        rows.append(draw(st.permutations([first, *rest])))
+        names.append(draw(st.permutations(range(EXPERTS)))[:TOP])
+    return torch.tensor(rows).float() / 32, torch.tensor(names, dtype=torch.int32)
+
+
+@st.composite
+def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None) -> Plan:
+    """A plan of one layer under any rule, its limits on the same grid as `candidates`."""
+    rule = token_rule or draw(st.sampled_from(TOKEN_RULES))
+    whole = st.integers(1, TOP).map(float)
+    fraction = st.integers(1, 12).flatmap(lambda d: st.integers(d, TOP * d).map(lambda n: n / d))
+    limit = st.integers(-4, 80).map(lambda n: (n / 32,))
+    return plan(
+        rule,
+        layers=(draw(fraction if rule == "alloc_t" else whole),),
+        k_base=draw(st.integers(0, TOP + 1)),
+        thresholds=draw(limit) if rule in ("top_p", "naee") else (),
+        reference=reference or draw(st.sampled_from(["original", "survivors"])),
+    )
+
+
+def masks(rows: int) -> st.SearchStrategy[Tensor | None]:
+    """Which rows are real: None, or any subset, none at all included."""
+    some = st.lists(st.booleans(), min_size=rows, max_size=rows).map(lambda r: torch.tensor(r, dtype=torch.bool))
+    return st.none() | some

@@ -1,0 +1,132 @@
+"""One layer of a plan against a float64 loop over tokens and candidates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from allocmoe.engines.rule import LayerRule, sort_candidates
+from allocmoe.plan import Plan
+from tests.engines.loops import (
+    EXPERTS, TOKEN_RULES, TOP, assert_same, candidates, kept, kept_by_hand, masks, plan, plans,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(candidates(), plans(), st.data())
+def test_every_rule_is_its_definition(given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject) -> None:
+    weights, ids = given
+    real = data.draw(masks(len(ids)))
+    for dropped in (-1, EXPERTS):
+        answer = LayerRule.of(plan, 0, dropped)(weights, ids, real)
+        assert_same(kept(*answer, dropped), kept_by_hand(weights, ids, plan, real))
+
+
+@pytest.mark.parametrize("token_rule", TOKEN_RULES)
+def test_on_routed_scores(token_rule: str) -> None:
+    """Scores of a softmax in another order than by size, and limits that no score lies on."""
+    generator = torch.Generator().manual_seed(1)
+    weights, ids = (torch.randn(200, EXPERTS, generator=generator) * 2).softmax(-1).topk(TOP, sorted=False)
+    real = torch.rand(200, generator=generator) < 0.8
+    for reference in ("original", "survivors"):
+        for limit in (0.1, 0.3, 0.7):
+            thresholds = (limit,) if token_rule in ("top_p", "naee") else ()
+            made = plan(token_rule, thresholds=thresholds, reference=reference)
+            for valid in (None, real):
+                answer = LayerRule.of(made, 0)(weights, ids, valid)
+                found = kept(*answer, EXPERTS)
+                assert_same(found, kept_by_hand(weights, ids, made, valid))
+                assert 0 < sum(map(len, found)) < weights.numel(), "nothing is told apart here"
+
+
+def test_a_layer_has_its_own_numbers() -> None:
+    weights, ids = torch.tensor([[0.5, 0.25, 0.125, 0.0625]]), torch.tensor([[3, 1, 4, 0]])
+    made = plan("naee", budget=8, layers=(1.0, 4.0), thresholds=(2.0, 0.2))
+    assert [len(kept(*LayerRule.of(made, layer)(weights, ids, None), EXPERTS)[0]) for layer in (0, 1)] == [1, 3]
+
+
+@pytest.mark.parametrize("token_rule", TOKEN_RULES)
+def test_only_plain_top_k_gives_every_token_as_many(token_rule: str) -> None:
+    rule = LayerRule.of(plan(token_rule), 0)
+    assert rule.ragged is (token_rule != "top_k")
+    weights, ids = torch.rand(3, TOP), torch.arange(TOP).repeat(3, 1)
+    assert rule(weights, ids, None)[1].shape == (3, TOP if rule.ragged else 2)
+    assert rule(weights, ids, torch.ones(3, dtype=torch.bool))[1].shape == (3, TOP)
+
+
+def test_a_budget_in_a_tensor_is_ragged() -> None:
+    """A captured graph has one shape, whatever the budget."""
+    rule = LayerRule("top_k", torch.tensor(2.0, dtype=torch.float64), TOP, -1)
+    assert rule.ragged
+    assert rule(torch.rand(3, TOP), torch.arange(TOP).repeat(3, 1), None)[1].shape == (3, TOP)
+
+
+def test_all_k_are_left_as_the_router_gave_them() -> None:
+    weights, ids = torch.tensor([[0.1, 0.3, 0.2, 0.4]]), torch.tensor([[7, 2, 9, 1]])
+    for reference in ("original", "survivors"):
+        answer = LayerRule.of(plan("top_k", layers=(4.0,), reference=reference), 0)(weights, ids, None)
+        assert answer[0] is weights
+        assert answer[1] is ids
+
+
+def test_ties_stay_in_the_routers_order() -> None:
+    weights = torch.tensor([[0.25, 0.5, 0.25, 0.25], [0.25, 0.25, 0.5, 0.5]], dtype=torch.bfloat16)
+    ids = torch.tensor([[7, 2, 9, 1], [5, 4, 8, 3]])
+    assert sort_candidates(weights, ids)[1].tolist() == [[2, 7, 9, 1], [8, 3, 5, 4]]
+    assert LayerRule.of(plan("top_k"), 0)(weights, ids, None)[1].tolist() == [[2, 7], [8, 3]]
+    # 2.5 a token of two: one each, then 8, 3 and the first of the quarters
+    assert kept(*LayerRule.of(plan("alloc_t"), 0)(weights, ids, None), EXPERTS) == [
+        {2: 0.5, 7: 0.25, 9: 0.25},
+        {8: 0.5, 3: 0.5},
+    ]
+
+
+@settings(deadline=None, max_examples=100)
+@given(candidates(), plans(reference="survivors"), st.data())
+def test_survivors_carry_the_original_mass(given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject) -> None:
+    weights, ids = given
+    real = data.draw(masks(len(ids)))
+    answer = LayerRule.of(plan, 0, -1)(weights, ids, real)
+    for t, row in enumerate(kept(*answer, -1)):
+        if any(row.values()):
+            assert sum(row.values()) == pytest.approx(float(weights[t].double().sum()), rel=1e-5)
+
+
+def with_padding(junk: float, made: Plan) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A row of junk between two tokens: the answer to all three, and to the tokens alone."""
+    weights = torch.tensor([[0.5, 0.25, 0.125, 0.0625], [junk] * 4, [0.25, 0.25, 0.125, 0.0625]])
+    ids, real = torch.tensor([[3, 1, 4, 0]] * 3), torch.tensor([True, False, True])
+    rule = LayerRule.of(made, 0, -1)
+    return rule(weights, ids, real), rule(weights[real], ids[real], None)
+
+
+@pytest.mark.parametrize("reference", ["original", "survivors"])
+@pytest.mark.parametrize("token_rule", TOKEN_RULES)
+@pytest.mark.parametrize("junk", [0.0, 1e30, -1.0, math.inf, math.nan])
+def test_padding_keeps_nothing_and_takes_nothing(token_rule: str, reference: str, junk: float) -> None:
+    (weights, ids), alone = with_padding(junk, plan(token_rule, reference=reference))
+    assert ids[1].tolist() == [-1] * TOP
+    assert_same(kept(weights[::2], ids[::2], -1), kept(*alone, -1))
+
+
+@pytest.mark.parametrize("reference", ["original", "survivors"])
+@pytest.mark.parametrize("token_rule", TOKEN_RULES)
+def test_padding_weighs_nothing(token_rule: str, reference: str) -> None:
+    """Also where nobody wrote the row: 0 is no factor that makes an infinity or a NaN 0."""
+    for junk in (0.0, 1e30, -1.0, math.inf, math.nan):
+        (weights, _), _ = with_padding(junk, plan(token_rule, reference=reference))
+        assert weights[1].tolist() == [0.0] * TOP, junk
+
+
+@pytest.mark.parametrize("token_rule", TOKEN_RULES)
+def test_what_it_is_given_is_left_alone(token_rule: str) -> None:
+    weights, ids = torch.rand(5, TOP), torch.arange(TOP).repeat(5, 1)
+    before = weights.clone(), ids.clone()
+    LayerRule.of(plan(token_rule, reference="survivors"), 0)(weights, ids, torch.tensor([1, 0, 1, 1, 0]).bool())
+    assert torch.equal(weights, before[0])
+    assert torch.equal(ids, before[1])

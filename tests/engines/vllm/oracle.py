@@ -1,0 +1,125 @@
+"""The transformers engine as the oracle of vLLM: same batches, same passes, any plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, PretrainedConfig, Qwen2MoeConfig
+
+from allocmoe.engines.hf import HFEngine, Rule
+from allocmoe.engines.rule import LayerRule
+from allocmoe.plan import Plan
+
+FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
+NARROW: dict[str, Any] = {
+    "vocab_size": 128, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "max_position_embeddings": 256, "initializer_range": 0.15, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64,
+        "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.707}  # fmt: skip
+
+
+def config(family: str) -> PretrainedConfig:
+    """The paper's routing shapes (layers, experts, top-k, shared experts) on narrow layers."""
+    if family == "olmoe":
+        return OlmoeConfig(
+            **NARROW, num_hidden_layers=16, num_experts=64, num_experts_per_tok=8, intermediate_size=32,
+            norm_topk_prob=False,
+        )  # fmt: skip
+    if family == "qwen2_moe":
+        return Qwen2MoeConfig(
+            **NARROW, num_hidden_layers=24, num_experts=60, num_experts_per_tok=4, moe_intermediate_size=32,
+            shared_expert_intermediate_size=64, norm_topk_prob=False,
+        )  # fmt: skip
+    return DeepseekV2Config(
+        **NARROW, num_hidden_layers=27, first_k_dense_replace=1, n_routed_experts=64, num_experts_per_tok=6,
+        n_shared_experts=2, moe_intermediate_size=32, intermediate_size=128, q_lora_rank=None, kv_lora_rank=512,
+        qk_nope_head_dim=64, qk_rope_head_dim=64, v_head_dim=64, head_dim=64, norm_topk_prob=False,
+        routed_scaling_factor=1.0, topk_method="greedy", n_group=1, topk_group=1, rope_parameters=YARN,
+    )  # fmt: skip
+
+
+def checkpoint(family: str, folder: Path) -> Path:
+    """A random checkpoint, whose routers are spread out as a trained model's are."""
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_config(config(family), dtype=torch.float32)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path) -> HFEngine:
+    from allocmoe.spec import MoESpec, fingerprint
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
+
+
+def margin(rule: LayerRule, weights: Tensor) -> float:
+    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
+    scores = weights.sort(dim=-1, descending=True).values
+    if rule.token_rule == "top_p":
+        return float((scores.cumsum(-1) / rule.threshold - 1).abs().min())
+    if rule.token_rule == "naee":
+        return float((scores / scores[:, :1] / rule.threshold - 1).abs().min())
+    if rule.token_rule == "top_k":
+        k = int(rule.k)
+        return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+    pool = scores[:, 1:].flatten().sort(descending=True).values
+    kept = int(rule.k * len(scores) + 1e-6) - len(scores)
+    return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
+
+
+def by_pass(rule: LayerRule, passes: Tensor, margins: list[float]) -> Rule:
+    """A rule applied to each forward pass's rows alone: `passes` [rows] numbers them, -1 for padding.
+
+    Attention is causal, so one pass over whole sequences with the routing of each chunk decided among
+    its own rows computes exactly what the chunks would have, one after another.
+    """
+
+    def apply(weights: Tensor, index: Tensor, _valid: Any) -> tuple[Tensor, Tensor]:
+        kept = torch.zeros_like(weights)
+        ids = torch.full_like(index, rule.dropped)
+        for number in passes.unique().tolist():
+            if number < 0:
+                continue
+            rows = (passes == number).nonzero().squeeze(1)
+            some, chosen = rule(weights[rows], index[rows], None)
+            margins.append(margin(rule, weights[rows]))
+            kept[rows, : some.shape[1]], ids[rows, : some.shape[1]] = some, chosen
+        return kept, ids
+
+    return apply
+
+
+@torch.inference_mode()
+def logprobs(
+    engine: HFEngine, plan: Plan, rows: Sequence[Sequence[int]], passes: Sequence[Sequence[int]]
+) -> tuple[Tensor, float]:
+    """Log-probabilities [B, T - 1] of each sequence's tokens after the first, 0 in the padding; and how
+    near routing was to a tie, where rounding decides and two right engines may differ.
+
+    `passes` gives for every token of every sequence the number of the forward pass that it was in.
+    """
+    width = max(map(len, rows))
+    ids, numbers = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -1)
+    for i, (row, places) in enumerate(zip(rows, passes, strict=True)):
+        ids[i, : len(row)], numbers[i, : len(row)] = torch.tensor(row), torch.tensor(places)
+    margins: list[float] = []
+
+    def last_candidate(_module: Any, _args: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        scores = output[0][numbers.flatten() >= 0].softmax(-1).sort(descending=True).values
+        margins.append(float((scores[:, plan.top_k - 1] / scores[:, plan.top_k] - 1).min()))
+
+    hooks = [router.register_forward_hook(last_candidate) for router in engine.routers]
+    for layer in range(engine.spec.layers):
+        engine.set_layer(layer, by_pass(LayerRule.of(plan, layer), numbers.flatten(), margins))
+    logits = engine.model(input_ids=ids, use_cache=False).logits.double().log_softmax(-1)
+    engine.revert()
+    for hook in hooks:
+        hook.remove()
+    found = logits[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return found.masked_fill(numbers[:, 1:] < 0, 0.0), min(margins)

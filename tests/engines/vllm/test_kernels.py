@@ -1,0 +1,343 @@
+"""Dropped pairs cost nothing and change nothing: around vLLM's own CPU kernel, against a float64 loop."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from allocmoe.engines.rule import LayerRule
+from allocmoe.errors import AllocMoEError
+from tests.engines.loops import plan
+
+pytestmark = pytest.mark.skipif(
+    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
+)
+EXPERTS, HIDDEN, WIDTH, TOP = 6, 32, 32, 4
+FLOAT, BFLOAT = ("vec", torch.float32), ("amx", torch.bfloat16)
+TILES = torch.cpu._is_amx_tile_supported()
+KERNELS = [pytest.param(*FLOAT, id="vec"),
+           pytest.param(*BFLOAT, id="amx", marks=pytest.mark.skipif(not TILES, reason="no AMX here"))]  # fmt: skip
+
+
+@cache
+def weights(isa: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """w13 and w2 as a checkpoint has them, and as the kernel wants them."""
+    from vllm._custom_ops import cpu_prepack_moe_weight
+
+    if isa == "amx":
+        torch.cpu._init_amx()  # the process dies of the first tile instruction otherwise
+    generator = torch.Generator().manual_seed(0)
+    w13 = (torch.randn(EXPERTS, 2 * WIDTH, HIDDEN, generator=generator) * 0.2).to(dtype)
+    w2 = (torch.randn(EXPERTS, HIDDEN, WIDTH, generator=generator) * 0.2).to(dtype)
+    return w13, w2, cpu_prepack_moe_weight(w13, isa), cpu_prepack_moe_weight(w2, isa)
+
+
+class Stock:
+    """vLLM's kernel as `experts.apply` calls it, and how many rows it was given."""
+
+    def __init__(self, isa: str, dtype: torch.dtype) -> None:
+        self.isa, self.dtype = isa, dtype
+        self.w13, self.w2, *self.packed = weights(isa, dtype)
+        self.pairs: list[int] = []
+
+    def apply(self, output: Tensor, hidden_states: Tensor, topk_weights: Tensor, topk_ids: Tensor) -> None:
+        from vllm._custom_ops import cpu_fused_moe
+
+        assert all(t.is_contiguous() for t in (output, hidden_states, topk_weights, topk_ids))
+        assert 0 <= int(topk_ids.min()) <= int(topk_ids.max()) < EXPERTS, "the kernel reads outside of the weights"
+        assert (topk_weights.dtype, topk_ids.dtype) == (torch.float32, torch.int32)
+        self.pairs.append(topk_ids.numel())
+        cpu_fused_moe(
+            output, hidden_states, *self.packed, None, None, topk_weights, topk_ids, "silu", self.isa, False
+        )  # fmt: skip
+
+    def by_hand(self, x: Tensor, scores: Tensor, ids: Tensor) -> Tensor:
+        """Every token, every kept expert, in float64."""
+        total = torch.zeros(x.shape, dtype=torch.float64)
+        for t in range(len(ids)):
+            for score, e in zip(scores[t].double().tolist(), ids[t].tolist(), strict=True):
+                if e >= 0:
+                    gate, up = (self.w13[e].double() @ x[t].double()).chunk(2)
+                    total[t] += score * (self.w2[e].double() @ (F.silu(gate) * up))
+        return total
+
+    @property
+    def tolerance(self) -> dict[str, float]:
+        return {"rtol": 1e-4, "atol": 1e-5} if self.dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+
+
+def routing(mask: Tensor, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
+    """A call over as many tokens as the mask has, with what it leaves out marked."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens, top = mask.shape
+    ids = torch.stack([torch.randperm(EXPERTS, generator=generator)[:top] for _ in range(tokens)]).int()
+    scores = torch.rand(tokens, top, generator=generator) + 0.1
+    x = torch.randn(tokens, HIDDEN, generator=generator).to(dtype)
+    return {
+        "output": torch.full((tokens, HIDDEN), torch.nan, dtype=dtype),
+        "hidden_states": x,
+        "topk_weights": scores * mask,
+        "topk_ids": ids.masked_fill(~mask, -1),
+    }
+
+
+def ragged(stock: Any, token_rule: str = "alloc_t") -> Any:
+    from allocmoe.engines.vllm.kernels import one_pair_a_row
+
+    return one_pair_a_row(stock, SimpleNamespace(rule=LayerRule.of(plan(token_rule), 0, -1)))
+
+
+def check(stock: Stock, call: dict[str, Tensor]) -> None:
+    before = {name: t.clone() for name, t in call.items() if name != "output"}
+    assert ragged(stock.apply)(**call) is None
+    expected = stock.by_hand(call["hidden_states"], call["topk_weights"], call["topk_ids"])
+    torch.testing.assert_close(call["output"].double(), expected, **stock.tolerance)
+    nothing = (call["topk_ids"] < 0).all(1)
+    assert (call["output"][nothing] == 0).all()
+    assert all(torch.equal(call[name], t) for name, t in before.items())
+
+
+@pytest.mark.parametrize(("isa", "dtype"), KERNELS)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_ragged_routing_is_the_sum_over_kept_experts(isa: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    row = st.lists(st.booleans(), min_size=TOP, max_size=TOP)
+    mask = torch.tensor(data.draw(st.lists(row, min_size=1, max_size=9)))
+    stock = Stock(isa, dtype)
+    check(stock, routing(mask, dtype, data.draw(st.integers(0, 9))))
+    assert sum(stock.pairs) == int(mask.sum())
+
+
+MASKS = {
+    "all kept": torch.ones(5, TOP).bool(),
+    "none kept": torch.zeros(5, TOP).bool(),
+    "no rows": torch.zeros(0, TOP).bool(),
+    "one token keeps none": torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool(),
+    "one pair": torch.tensor([[0, 0, 0, 0], [0, 0, 1, 0]]).bool(),
+    "many": torch.rand(300, TOP, generator=torch.Generator().manual_seed(2)) < 0.4,
+}
+
+
+@pytest.mark.parametrize(("isa", "dtype"), KERNELS)
+@pytest.mark.parametrize("name", MASKS)
+def test_the_kernel_is_given_the_kept_pairs_alone(name: str, isa: str, dtype: torch.dtype) -> None:
+    if name == "no rows":
+        stock = Stock(isa, dtype)
+        stock.apply = lambda **call: stock.pairs.append(call["topk_ids"].numel())  # type: ignore[method-assign]
+        ragged(stock.apply)(**routing_of_none(dtype))
+    else:
+        stock = Stock(isa, dtype)
+        check(stock, routing(MASKS[name], dtype))
+    assert sum(stock.pairs) == int(MASKS[name].sum())
+    assert len(stock.pairs) <= 1
+
+
+def routing_of_none(dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        "output": torch.empty(0, HIDDEN, dtype=dtype),
+        "hidden_states": torch.empty(0, HIDDEN, dtype=dtype),
+        "topk_weights": torch.empty(0, TOP),
+        "topk_ids": torch.empty(0, TOP, dtype=torch.int32),
+    }
+
+
+@pytest.mark.parametrize("rule", [None, "narrow", "whole"])
+def test_what_is_not_ragged_goes_to_the_kernel_as_it_is(rule: str | None) -> None:
+    """No plan, or plain top-k: its answer is narrow, so there is nothing to leave out."""
+    from allocmoe.engines.vllm.kernels import one_pair_a_row
+
+    seen: list[dict[str, Tensor]] = []
+    width = 2 if rule == "narrow" else TOP
+    router = SimpleNamespace(rule=LayerRule.of(plan("top_k"), 0, -1) if rule else None)
+    call = routing(torch.ones(3, width).bool(), torch.float32)
+    assert one_pair_a_row(lambda **given: seen.append(given) or "stock's answer", router)(**call) == "stock's answer"
+    assert len(seen) == 1
+    assert all(seen[0][name] is t for name, t in call.items())
+
+
+def test_top_k_over_padding_is_ragged() -> None:
+    """Rows of padding are marked, and the rest is as wide as before."""
+    from allocmoe.engines.vllm.kernels import one_pair_a_row
+
+    stock, made = Stock(*FLOAT), LayerRule.of(plan("top_k"), 0, -1)
+    mask = torch.ones(4, TOP).bool()
+    call = routing(mask, torch.float32)
+    kept = made(call["topk_weights"], call["topk_ids"], torch.tensor([True, False, True, True]))
+    call |= {"topk_weights": kept[0], "topk_ids": kept[1]}
+    one_pair_a_row(stock.apply, SimpleNamespace(rule=made))(**call)
+    torch.testing.assert_close(call["output"].double(), stock.by_hand(call["hidden_states"], *kept), **stock.tolerance)
+    assert stock.pairs == [3 * 2]
+
+
+def test_other_arguments_reach_the_kernel() -> None:
+    seen: list[dict[str, Any]] = []
+    call = routing(MASKS["one pair"], torch.float32)
+    ragged(lambda **given: seen.append(given))(**call, w1="w1", activation="silu", expert_map=None)
+    assert {name: seen[0][name] for name in ("w1", "activation", "expert_map")} == {
+        "w1": "w1", "activation": "silu", "expert_map": None,
+    }  # fmt: skip
+
+
+def runner(experts: Any, monolithic: bool = False, kernel: bool = True) -> Any:
+    """As much of vLLM's MoERunner as its kernels are reached through."""
+    kernels = SimpleNamespace(fused_experts=experts) if kernel else None
+    method = SimpleNamespace(is_monolithic=monolithic, moe_kernel=kernels)
+    router = SimpleNamespace(rule=None)
+    return SimpleNamespace(
+        routed_experts=SimpleNamespace(quant_method=method), router=router, layer_name="model.layers.3.mlp.experts"
+    )
+
+
+def refused(given: Any, *says: str) -> None:
+    from allocmoe.engines.vllm.kernels import skip_dropped
+
+    with pytest.raises(AllocMoEError) as caught:
+        skip_dropped(given)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in says:
+        assert word in message
+
+
+def cpu_experts(cls: Any = None) -> Any:
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+
+    experts = object.__new__(cls or CPUUnquantizedExperts)
+    experts._use_zentorch = False
+    return experts
+
+
+def test_the_cpus_kernels_are_wrapped() -> None:
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts, X86CPUUnquantizedExperts
+
+    from allocmoe.engines.vllm.kernels import skip_dropped
+
+    for cls in (CPUUnquantizedExperts, X86CPUUnquantizedExperts):
+        experts = cpu_experts(cls)
+        assert cls.__name__ in skip_dropped(runner(experts))
+        assert "apply" in vars(experts)
+        assert "apply" not in vars(cpu_experts(cls)), "this layer's alone"
+
+
+def test_kernels_that_route_by_themselves_are_refused() -> None:
+    experts = cpu_experts()
+    for given in (runner(experts, monolithic=True), runner(experts, kernel=False)):
+        refused(given, "model.layers.3.mlp.experts", "routes by itself", 'moe_backend="triton"')
+    assert "apply" not in vars(experts)
+
+
+def test_zentorch_is_refused() -> None:
+    experts = cpu_experts()
+    experts._use_zentorch = True
+    refused(runner(experts), "zentorch", "uninstall")
+    assert "apply" not in vars(experts)
+
+
+def test_unknown_kernels_are_refused_by_name() -> None:
+    from vllm.model_executor.layers.fused_moe.experts import cpu_moe, triton_moe
+
+    class NewExperts:
+        pass
+
+    for cls in (NewExperts, triton_moe.TritonWNA16Experts, cpu_moe.CPUExpertsFp8):
+        refused(runner(object.__new__(cls)), cls.__name__, "unknown", "float32 or bfloat16")
+
+
+def torch_moe_sum(input: Tensor, output: Tensor, topk_ids: Tensor | None = None, expert_map: Any = None) -> None:
+    """vLLM's `moe_sum` as its documentation has it: pairs whose id is below zero are left out."""
+    assert expert_map is None
+    if topk_ids is not None:
+        input = torch.where((topk_ids >= 0)[..., None], input, 0.0)
+    output.copy_(input.sum(1))
+
+
+def triton_like(with_ids: bool) -> Any:
+    """A kernel of this name whose dropped pairs' rows hold what nobody wrote.
+
+    From 0.31 on vLLM hands the ids to `moe_sum`, before it did not.
+    """
+
+    class TritonExperts:
+        def apply(self, output: Tensor, hidden_states: Tensor, topk_weights: Tensor, topk_ids: Tensor) -> None:
+            parts = hidden_states[:, None] * topk_weights[..., None] * (topk_ids[..., None] + 1)
+            parts = torch.where((topk_ids >= 0)[..., None], parts, torch.nan)
+            if with_ids:
+                self.moe_sum(parts, output, topk_ids, None)
+            else:
+                self.moe_sum(parts, output)
+
+    def with_them(self: Any, input: Tensor, output: Tensor, topk_ids: Any = None, expert_map: Any = None) -> None:
+        torch_moe_sum(input, output)
+
+    def without(self: Any, input: Tensor, output: Tensor) -> None:
+        torch_moe_sum(input, output)
+
+    TritonExperts.moe_sum = with_them if with_ids else without  # type: ignore[attr-defined]
+    return TritonExperts()
+
+
+@pytest.mark.parametrize("positional", [False, True])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_tritons_sum_leaves_out_what_nobody_wrote(
+    with_ids: bool, positional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm import _custom_ops as ops
+
+    from allocmoe.engines.vllm.kernels import skip_dropped
+
+    monkeypatch.setattr(ops, "moe_sum", torch_moe_sum)
+    experts, untouched = triton_like(with_ids), triton_like(with_ids)
+    assert "TritonExperts" in skip_dropped(runner(experts))
+    for seed, mask in enumerate((MASKS["one token keeps none"], MASKS["all kept"], MASKS["none kept"], MASKS["many"])):
+        call = routing(mask, torch.float32, seed)
+        experts.apply(*call.values()) if positional else experts.apply(**call)
+        weight = (call["topk_weights"].double() * (call["topk_ids"] + 1)).sum(1)
+        torch.testing.assert_close(call["output"].double(), call["hidden_states"].double() * weight[:, None])
+        untouched.apply(**call)
+        assert bool(call["output"].isnan().any()) is not bool(mask.all()), "this could not have failed"
+
+
+def test_two_layers_do_not_mix_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import _custom_ops as ops
+
+    from allocmoe.engines.vllm.kernels import skip_dropped
+
+    monkeypatch.setattr(ops, "moe_sum", torch_moe_sum)
+    layers = [triton_like(with_ids=False) for _ in range(2)]
+    for experts in layers:
+        skip_dropped(runner(experts))
+    for seed in range(3):
+        for i, experts in enumerate(layers):
+            mask = torch.rand(4 + i, TOP, generator=torch.Generator().manual_seed(seed)) < 0.5
+            call = routing(mask, torch.float32, seed)
+            experts.apply(**call)
+            assert not call["output"].isnan().any()
+
+
+def test_a_sum_that_cannot_leave_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import _custom_ops as ops
+
+    monkeypatch.setattr(ops, "moe_sum", lambda input, output: output.copy_(input.sum(1)))
+    refused(runner(triton_like(with_ids=False)), "vLLM", "no sum over experts", "0.26")
+
+
+def test_vllms_triton_kernel_is_one_of_the_two() -> None:
+    """The class itself, as it is installed: its name, and a sum that is called through the instance."""
+    import inspect
+
+    from vllm import _custom_ops as ops
+    from vllm.model_executor.layers.fused_moe.experts.triton_moe import TritonExperts
+
+    assert TritonExperts.__name__ == "TritonExperts"
+    assert "topk_ids" in inspect.signature(TritonExperts.apply).parameters
+    assert list(inspect.signature(ops.moe_sum).parameters) == ["input", "output", "topk_ids", "expert_map"]
+    assert "self.moe_sum(" in inspect.getsource(TritonExperts.apply)
