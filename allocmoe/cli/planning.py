@@ -41,7 +41,9 @@ def models(
     chosen = [model] if model else shipped()
     specs = {name: MoESpec.from_folder(resolve(name)) for name in chosen}
     if as_json:
-        rows = [{"model": n, **s.to_dict(), "budgets": s.budgets()} for n, s in specs.items()]
+        rows = [
+            {"model": n, "folder": str(resolve(n)), **s.to_dict(), "budgets": s.budgets()} for n, s in specs.items()
+        ]
         return print_json({"models": rows, "families": list(FAMILIES), "methods": list(METHODS)})
     table = Table("model", "family", "MoE layers L", "experts N", "top-k K", "L x K", "budgets")
     for name, s in specs.items():

@@ -67,7 +67,7 @@ class LayerRule:
             weights, index = weights[:, : int(self.k)], index[:, : int(self.k)]
         else:
             keep = self.keep(weights.float(), valid)
-            weights, index = weights * keep, index.masked_fill(~keep, self.dropped)
+            weights, index = weights.masked_fill(~keep, 0.0), index.masked_fill(~keep, self.dropped)
         if whole is not None:
             kept = weights.sum(-1, keepdim=True)
             weights = weights * torch.where(kept > 0, whole / kept, 1.0)

@@ -13,11 +13,20 @@ from torch import Tensor
 from allocmoe.engines.rule import LayerRule, sort_candidates
 from allocmoe.plan import Plan
 from tests.engines.loops import (
-    EXPERTS, TOKEN_RULES, TOP, assert_same, candidates, kept, kept_by_hand, masks, plan, plans,
-)  # fmt: skip
+    EXPERTS,
+    TOKEN_RULES,
+    TOP,
+    assert_same,
+    candidates,
+    kept,
+    kept_by_hand,
+    masks,
+    plan,
+    plans,
+)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(candidates(), plans(), st.data())
 def test_every_rule_is_its_definition(given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject) -> None:
     weights, ids = given
@@ -25,6 +34,19 @@ def test_every_rule_is_its_definition(given: tuple[Tensor, Tensor], plan: Plan, 
     for dropped in (-1, EXPERTS):
         answer = LayerRule.of(plan, 0, dropped)(weights, ids, real)
         assert_same(kept(*answer, dropped), kept_by_hand(weights, ids, plan, real))
+
+
+@settings(deadline=None, max_examples=100)
+@given(candidates(), plans(), st.data())
+def test_what_a_token_keeps_comes_first_and_heaviest(
+    given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject
+) -> None:
+    """Kernels count on it for a single token."""
+    weights, ids = LayerRule.of(plan, 0, -1)(*given, data.draw(masks(len(given[1]))))
+    keep = ids >= 0
+    assert (keep.int().diff(dim=1) <= 0).all()
+    if ids.shape[1] < TOP or not keep.all():
+        assert (weights.diff(dim=1) <= 0).all()
 
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)

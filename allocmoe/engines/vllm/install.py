@@ -138,7 +138,7 @@ def refill(captured: LayerRule, rule: LayerRule) -> None:
 
 def everything(plan: Plan) -> Plan:
     """A plan of the same token rule that keeps all K."""
-    keep_all = {"top_p": 2.0, "naee": -1.0}.get(plan.token_rule, 0.0)
+    keep_all = {"top_p": 3e38, "naee": -1.0}.get(plan.token_rule, 0.0)
     return replace(
         plan, method="original", budget=plan.top_k * len(plan.layers), layers=(float(plan.top_k),) * len(plan.layers),
         thresholds=tuple(keep_all for _ in plan.thresholds),

@@ -10,8 +10,9 @@ import inspect
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from allocmoe.engines.vllm.refuse import unsupported
+from allocmoe.engines.vllm.refuse import SUPPORTED, unsupported
 from allocmoe.errors import AllocMoEError
 
 
@@ -24,7 +25,7 @@ def skip_dropped(runner: Any) -> str:
     if method.is_monolithic or method.moe_kernel is None:
         raise AllocMoEError(
             f"{runner.layer_name} uses a kernel that routes by itself ({type(method).__name__}), which no plan can "
-            'change: start the engine with moe_backend="triton"'
+            f'change: on CUDA start the engine with moe_backend="triton", on a CPU use vLLM {SUPPORTED}'
         )
     experts = method.moe_kernel.fused_experts
     name = type(experts).__name__
@@ -43,27 +44,36 @@ def skip_dropped(runner: Any) -> str:
 
 
 def one_pair_a_row(stock: Any, router: Any) -> Any:
-    """`experts.apply` for ragged routing: the kernel at top-1 over the kept pairs, summed per token in float32."""
+    """`experts.apply` for ragged routing: the kernel at top-1 over the kept pairs, summed per token.
+
+    The sum is an embedding bag: it adds in float32 and, unlike `index_add_`, not row by row.
+    """
 
     def apply(**call: Any) -> None:
         ids, rule = call["topk_ids"], router.rule
         if rule is None or (ids.shape[1] < rule.top_k and not rule.ragged):
             return stock(**call)
-        pairs = (ids.flatten() >= 0).nonzero().squeeze(1)
+        keep = ids >= 0
+        pairs = keep.flatten().nonzero().squeeze(1)
         if len(pairs) == ids.numel():
             return stock(**call)
-        out, hidden, weights = call["output"], call["hidden_states"], call["topk_weights"]
-        rows = pairs // ids.shape[1]
+        out, weights = call["output"], call["topk_weights"]
+        if len(pairs) == 0:
+            out.zero_()
+            return None
+        if len(ids) == 1:  # what a token keeps comes first in its row
+            kept = {"topk_weights": weights[:, : len(pairs)], "topk_ids": ids[:, : len(pairs)]}
+            return stock(**call | {name: value.contiguous() for name, value in kept.items()})
         parts = out.new_empty(len(pairs), out.shape[1])
-        if len(pairs):
-            stock(**call | {
-                "output": parts,
-                "hidden_states": hidden.index_select(0, rows),
-                "topk_weights": weights.flatten().index_select(0, pairs)[:, None],
-                "topk_ids": ids.flatten().index_select(0, pairs)[:, None],
-            })  # fmt: skip
-        total = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
-        out.copy_(total.index_add_(0, rows, parts.float()))
+        stock(**call | {
+            "output": parts,
+            "hidden_states": call["hidden_states"].index_select(0, pairs // ids.shape[1]),
+            "topk_weights": weights.flatten().index_select(0, pairs)[:, None],
+            "topk_ids": ids.flatten().index_select(0, pairs)[:, None],
+        })  # fmt: skip
+        ends = keep.sum(1).cumsum(0)
+        begins = torch.cat([ends.new_zeros(1), ends[:-1]])
+        out.copy_(F.embedding_bag(torch.arange(len(pairs)), parts, begins, mode="sum"))
         return None
 
     return apply

@@ -38,13 +38,13 @@ def configured(stock: Any) -> Any:
         settings = Settings.requested(self.additional_config)
         if settings is None:
             return stock(self, *args, **kwargs)
-        from allocmoe.engines.vllm.refuse import check_config
+        from allocmoe.engines.vllm.refuse import check_config, check_extension
 
         self.additional_config = {**self.additional_config, KEY: settings.to_dict()}
         config = stock(self, *args, **kwargs)
         check_config(config, settings)
-        if not config.parallel_config.worker_extension_cls:
-            config.parallel_config.worker_extension_cls = EXTENSION
+        check_extension(config.parallel_config.worker_extension_cls)
+        config.parallel_config.worker_extension_cls = config.parallel_config.worker_extension_cls or EXTENSION
         kernels: Any = getattr(config, "kernel_config", None)
         if config.device_config.device_type == "cuda" and getattr(kernels, "moe_backend", None) == "auto":
             kernels.moe_backend = "triton"  # the one that is known to skip dropped experts
@@ -57,7 +57,7 @@ def with_plan(stock: Any) -> Any:
     """`WorkerBase.__init__` of a worker that patches its model after loading it."""
 
     @wraps(stock)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def initialised(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
         settings = Settings.of(self.vllm_config.additional_config)
         if settings is not None:
@@ -65,12 +65,16 @@ def with_plan(stock: Any) -> Any:
 
             @wraps(load_model)
             def load_and_patch(*args: Any, **kwargs: Any) -> Any:
-                from allocmoe.engines.vllm.install import install
+                from allocmoe.engines.vllm.refuse import unsupported
 
+                try:
+                    from allocmoe.engines.vllm.install import install
+                except ImportError as error:
+                    raise unsupported(f"lacks what a plan takes hold of ({error})") from None
                 loaded = load_model(*args, **kwargs)
                 self.allocmoe = install(self, settings)
                 return loaded
 
             self.load_model = load_and_patch
 
-    return __init__
+    return initialised

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ def check_config(config: Any, settings: Settings) -> None:
     spec = MoESpec.from_config(config.model_config.hf_text_config)
     if settings.plan:
         check_plan(settings.plan, spec, None if settings.any_weights else model_fingerprint(config))
+
+
+def check_extension(name: str) -> None:
+    """AllocMoEError if a worker extension of the user's own would leave a worker without the plan."""
+    if name:
+        from allocmoe.engines.vllm.worker import PlanWorker
+
+        if not issubclass(pkgutil.resolve_name(name), PlanWorker):
+            raise AllocMoEError(
+                f"the worker extension {name} takes the place of the plan's own: derive it from "
+                "allocmoe.engines.vllm.worker.PlanWorker"
+            )
 
 
 def check_plan(plan: Any, spec: MoESpec, mark: str | None) -> None:

@@ -74,7 +74,7 @@ class Settings:
 def _plan(value: Any) -> Plan | None:
     if value is None:
         return None
-    if isinstance(value, str):
+    if isinstance(value, str | Path):
         return Plan.load(Path(value))
     return plan_of(value)
 

@@ -6,6 +6,7 @@ module in every worker, before the worker is made: so the plan reaches workers t
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from allocmoe.engines.vllm.plugin import register
@@ -19,8 +20,9 @@ class PlanWorker:
 
     allocmoe: Any
 
-    def allocmoe_apply(self, plan: dict[str, Any] | None) -> str:
-        """Put a plan (its document) in force, None for the model as it is. Needs `"live": true`.
+    def allocmoe_apply(self, plan: dict[str, Any] | str | None) -> str:
+        """Put a plan (its document, or that as JSON text) in force, None for the model as it is. Needs
+        `"live": true`; returns a line that says what is in force.
 
         Reset the prefix cache afterwards: what it holds was computed under the plan before.
         """
@@ -29,7 +31,7 @@ class PlanWorker:
             from allocmoe.errors import AllocMoEError
 
             raise AllocMoEError('this engine was started with a plan for good: give "live": true to switch plans')
-        budgeted.apply(plan_of(plan) if plan else None)
+        budgeted.apply(plan_of(json.loads(plan) if isinstance(plan, str) else plan) if plan else None)
         return budgeted.describe()
 
     def allocmoe_count(self, on: bool) -> None:
@@ -37,10 +39,11 @@ class PlanWorker:
         self.allocmoe.count(on)
 
     def allocmoe_spent(self) -> dict[str, Any]:
-        """What was counted: see `Spent.to_dict`, and the plan in force."""
+        """What was counted (see `Spent`) and the plan in force."""
         budgeted = self.allocmoe
         plan = budgeted.plan
         return {
+            **budgeted.spent.summary(),
             **budgeted.spent.to_dict(),
             "plan": plan.digest if plan else None,
             "method": plan.method if plan else "original",

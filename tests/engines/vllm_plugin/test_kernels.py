@@ -110,8 +110,9 @@ def check(stock: Stock, call: dict[str, Tensor]) -> None:
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_ragged_routing_is_the_sum_over_kept_experts(isa: str, dtype: torch.dtype, data: st.DataObject) -> None:
-    row = st.lists(st.booleans(), min_size=TOP, max_size=TOP)
-    mask = torch.tensor(data.draw(st.lists(row, min_size=1, max_size=9)))
+    width = data.draw(st.integers(1, TOP))
+    kept = torch.tensor(data.draw(st.lists(st.integers(0, width), min_size=1, max_size=9)))
+    mask = torch.arange(width) < kept[:, None]  # as rules mark it: what a token keeps comes first in its row
     stock = Stock(isa, dtype)
     check(stock, routing(mask, dtype, data.draw(st.integers(0, 9))))
     assert sum(stock.pairs) == int(mask.sum())
@@ -120,8 +121,9 @@ def test_ragged_routing_is_the_sum_over_kept_experts(isa: str, dtype: torch.dtyp
 MASKS = {
     "all kept": torch.ones(5, TOP).bool(),
     "none kept": torch.zeros(5, TOP).bool(),
-    "no rows": torch.zeros(0, TOP).bool(),
     "one token keeps none": torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool(),
+    "a single token": torch.tensor([[1, 1, 0, 0]]).bool(),
+    "a single token keeps none": torch.zeros(1, TOP).bool(),
     "one pair": torch.tensor([[0, 0, 0, 0], [0, 0, 1, 0]]).bool(),
     "many": torch.rand(300, TOP, generator=torch.Generator().manual_seed(2)) < 0.4,
 }
@@ -130,24 +132,10 @@ MASKS = {
 @pytest.mark.parametrize(("isa", "dtype"), KERNELS)
 @pytest.mark.parametrize("name", MASKS)
 def test_the_kernel_is_given_the_kept_pairs_alone(name: str, isa: str, dtype: torch.dtype) -> None:
-    if name == "no rows":
-        stock = Stock(isa, dtype)
-        stock.apply = lambda **call: stock.pairs.append(call["topk_ids"].numel())  # type: ignore[method-assign]
-        ragged(stock.apply)(**routing_of_none(dtype))
-    else:
-        stock = Stock(isa, dtype)
-        check(stock, routing(MASKS[name], dtype))
+    stock = Stock(isa, dtype)
+    check(stock, routing(MASKS[name], dtype))
     assert sum(stock.pairs) == int(MASKS[name].sum())
-    assert len(stock.pairs) <= 1
-
-
-def routing_of_none(dtype: torch.dtype) -> dict[str, Tensor]:
-    return {
-        "output": torch.empty(0, HIDDEN, dtype=dtype),
-        "hidden_states": torch.empty(0, HIDDEN, dtype=dtype),
-        "topk_weights": torch.empty(0, TOP),
-        "topk_ids": torch.empty(0, TOP, dtype=torch.int32),
-    }
+    assert len(stock.pairs) == bool(MASKS[name].any())
 
 
 @pytest.mark.parametrize("rule", [None, "narrow", "whole"])
@@ -197,11 +185,11 @@ def runner(experts: Any, monolithic: bool = False, kernel: bool = True) -> Any:
     )
 
 
-def refused(given: Any, *says: str) -> None:
+def refused(layer: Any, *says: str) -> None:
     from allocmoe.engines.vllm.kernels import skip_dropped
 
     with pytest.raises(AllocMoEError) as caught:
-        skip_dropped(given)
+        skip_dropped(layer)
     message = str(caught.value)
     assert "\n" not in message
     for word in says:
@@ -230,8 +218,8 @@ def test_the_cpus_kernels_are_wrapped() -> None:
 
 def test_kernels_that_route_by_themselves_are_refused() -> None:
     experts = cpu_experts()
-    for given in (runner(experts, monolithic=True), runner(experts, kernel=False)):
-        refused(given, "model.layers.3.mlp.experts", "routes by itself", 'moe_backend="triton"')
+    for layer in (runner(experts, monolithic=True), runner(experts, kernel=False)):
+        refused(layer, "model.layers.3.mlp.experts", "routes by itself", 'moe_backend="triton"')
     assert "apply" not in vars(experts)
 
 
@@ -297,11 +285,12 @@ def test_tritons_sum_leaves_out_what_nobody_wrote(
     monkeypatch.setattr(ops, "moe_sum", torch_moe_sum)
     experts, untouched = triton_like(with_ids), triton_like(with_ids)
     assert "TritonExperts" in skip_dropped(runner(experts))
+    close = {"rtol": 1e-5, "atol": 1e-5}
     for seed, mask in enumerate((MASKS["one token keeps none"], MASKS["all kept"], MASKS["none kept"], MASKS["many"])):
         call = routing(mask, torch.float32, seed)
         experts.apply(*call.values()) if positional else experts.apply(**call)
         weight = (call["topk_weights"].double() * (call["topk_ids"] + 1)).sum(1)
-        torch.testing.assert_close(call["output"].double(), call["hidden_states"].double() * weight[:, None])
+        torch.testing.assert_close(call["output"].double(), call["hidden_states"].double() * weight[:, None], **close)
         untouched.apply(**call)
         assert bool(call["output"].isnan().any()) is not bool(mask.all()), "this could not have failed"
 
@@ -330,14 +319,16 @@ def test_a_sum_that_cannot_leave_out_is_refused(monkeypatch: pytest.MonkeyPatch)
     refused(runner(triton_like(with_ids=False)), "vLLM", "no sum over experts", "0.26")
 
 
-def test_vllms_triton_kernel_is_one_of_the_two() -> None:
-    """The class itself, as it is installed: its name, and a sum that is called through the instance."""
-    import inspect
-
+def test_vllms_triton_kernel_is_one_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class itself, as far as it goes without a GPU."""
     from vllm import _custom_ops as ops
     from vllm.model_executor.layers.fused_moe.experts.triton_moe import TritonExperts
 
-    assert TritonExperts.__name__ == "TritonExperts"
-    assert "topk_ids" in inspect.signature(TritonExperts.apply).parameters
-    assert list(inspect.signature(ops.moe_sum).parameters) == ["input", "output", "topk_ids", "expert_map"]
-    assert "self.moe_sum(" in inspect.getsource(TritonExperts.apply)
+    from allocmoe.engines.vllm.kernels import skip_dropped
+
+    monkeypatch.setattr(ops, "moe_sum", torch_moe_sum)
+    experts = object.__new__(TritonExperts)
+    assert "TritonExperts" in skip_dropped(runner(experts))
+    parts, output = torch.tensor([[[1.0], [torch.nan]], [[2.0], [3.0]]]), torch.zeros(2, 1)
+    experts.moe_sum(parts, output, torch.tensor([[4, -1], [0, 2]]), None)
+    assert output.tolist() == [[1.0], [5.0]]

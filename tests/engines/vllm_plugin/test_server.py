@@ -121,8 +121,7 @@ def test_a_server_with_a_plan_answers_as_the_engine_does(in_process: Any, tmp_pa
     same(found, direct(in_process, wanted))
     assert abs(found[2][5] - direct(in_process, None)[2][5]) > 1e-4, "the plan changed nothing"
     assert f"allocmoe: alloc-t at 64 of 128, plan {wanted.digest}; 16 of 16 MoE layers patched" in log.read_text()
-    if isinstance(reported, str):
-        reported = json.loads(reported.replace("'", '"'))
+    assert reported["per_token"] == reported["budget"] == 64
     assert reported["plan"] == wanted.digest
     assert [sum(layer) for layer in reported["load"]] == [4 * tokens for tokens in reported["tokens"]]
     assert reported["tokens"][0] > len(found[2])

@@ -126,10 +126,15 @@ def test_plans_do_not_share_compiled_graphs(configure: Configured, made: Plan) -
 
 
 def test_the_worker_is_extended_unless_the_user_extends_it(configure: Configured, made: Plan) -> None:
+    from allocmoe.engines.vllm.worker import PlanWorker
+
+    globals().update(Extended=type("Extended", (PlanWorker,), {}), Foreign=type("Foreign", (), {}))
     asked = {KEY: {"plan": made.to_dict()}}
     assert configure(additional_config=asked).parallel_config.worker_extension_cls == plugin.EXTENSION
-    config = configure(additional_config=asked, worker_extension_cls="a.B")
-    assert config.parallel_config.worker_extension_cls == "a.B"
+    own = f"{__name__}.Extended"
+    assert configure(additional_config=asked, worker_extension_cls=own).parallel_config.worker_extension_cls == own
+    with pytest.raises(AllocMoEError, match="derive it from"):
+        configure(additional_config=asked, worker_extension_cls=f"{__name__}.Foreign")
     assert configure(additional_config={KEY: {"live": True}}).parallel_config.worker_extension_cls == plugin.EXTENSION
 
 

@@ -15,7 +15,7 @@ from allocmoe.measure.protocol import all_plans
 from allocmoe.methods import METHODS
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
-from tests.engines.vllm import oracle
+from tests.engines.vllm_plugin import oracle
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 TOLERANCE = 1e-4

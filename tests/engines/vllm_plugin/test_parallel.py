@@ -15,7 +15,7 @@ import pytest
 
 from allocmoe.methods import allocate
 from allocmoe.spec import MoESpec, fingerprint
-from tests.engines.vllm import oracle
+from tests.engines.vllm_plugin import oracle
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 SCRIPT = Path(__file__).with_name("two_ranks.py")

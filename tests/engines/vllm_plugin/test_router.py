@@ -18,8 +18,17 @@ from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from tests.engines.loops import (
-    EXPERTS, TOKEN_RULES, TOP, assert_same, candidates, kept, kept_by_hand, masks, plan, plans,
-)  # fmt: skip
+    EXPERTS,
+    TOKEN_RULES,
+    TOP,
+    assert_same,
+    candidates,
+    kept,
+    kept_by_hand,
+    masks,
+    plan,
+    plans,
+)
 
 pytestmark = pytest.mark.skipif(
     getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
@@ -156,6 +165,18 @@ def test_a_real_forward_pass_sets_the_mask() -> None:
         answer = router.select_experts(torch.zeros(8, 8), scores, torch.int32)
     assert all(map(torch.equal, answer, route(router, scores, real)))
     assert (answer[1][5:] == DROPPED).all()
+
+
+def test_on_a_gpu_the_mask_is_not_looked_at() -> None:
+    """There it is taken as it is, whatever it holds: to look would wait for the device."""
+    from allocmoe.engines.vllm.router import real_rows
+
+    elsewhere = torch.empty(6, TOP, device="meta")
+    for real in (torch.arange(6) < 4, torch.ones(6, dtype=torch.bool)):
+        with forward(real):
+            assert torch.equal(real_rows(elsewhere), real)
+    with forward(None):
+        assert real_rows(elsewhere) is None
 
 
 def test_outside_of_a_forward_pass_every_row_is_real() -> None:

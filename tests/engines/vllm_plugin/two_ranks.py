@@ -36,9 +36,10 @@ class Noting(PlanWorker):
 def main(folder: str, plans: list[str], ranks: int) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
+    executor = "mp" if ranks > 1 else "uni"
     llm = LLM(
         folder, dtype="float32", enforce_eager=True, max_model_len=128, skip_tokenizer_init=True,
-        enable_prefix_caching=False, tensor_parallel_size=ranks, distributed_executor_backend="mp" if ranks > 1 else "uni",
+        enable_prefix_caching=False, tensor_parallel_size=ranks, distributed_executor_backend=executor,
         worker_extension_cls="two_ranks.Noting", additional_config={"allocmoe": {"live": True, "count": True}},
     )  # fmt: skip
     llm.collective_rpc("note_routing")
