@@ -23,13 +23,14 @@ class Spent:
     """
 
     def __init__(self, layers: int, experts: int, device: torch.device | str = "cpu") -> None:
-        self.shape, self.device = (layers, experts), device
-        self.reset()
+        self.shape = (layers, experts)
+        self.load = torch.zeros(self.shape, dtype=torch.long, device=device)
+        self.tokens, self.distinct, self.passes = torch.zeros(3, layers, dtype=torch.long, device=device)
 
     def reset(self) -> None:
-        layers, _ = self.shape
-        self.load = torch.zeros(self.shape, dtype=torch.long, device=self.device)
-        self.tokens, self.distinct, self.passes = torch.zeros(3, layers, dtype=torch.long, device=self.device)
+        """Back to zero, in place: a captured graph goes on adding to the same tensors."""
+        for name in COUNTS:
+            getattr(self, name).zero_()
 
     def add(self, layer: int, index: Tensor, valid: Tensor | None) -> None:
         """Count one pass: `index` [T, k] holds expert ids, N or -1 where dropped. Nothing waits for the

@@ -43,6 +43,7 @@ class Budgeted:
         runners = {order.get(m.layer_id, -1): m for m in model.modules() if isinstance(m, MoERunner)}
         if -1 in runners or (config.parallel_config.pipeline_parallel_size == 1 and len(runners) != self.spec.layers):
             raise unsupported(f"built {len(runners)} MoE layers where the model's config has {self.spec.layers}")
+        self.scaled = any(runner.routed_scaling_factor != 1.0 for runner in runners.values())
         paths = set()
         self.routers: dict[int, BudgetRouter] = {}
         for layer, runner in sorted(runners.items()):
@@ -65,6 +66,11 @@ class Budgeted:
         """Put a plan in force, None for the model as it is; AllocMoEError if it does not fit."""
         if plan:
             check_plan(plan, self.spec, self.mark)
+            if plan.token_rule == "top_p" and self.scaled:
+                raise AllocMoEError(
+                    "this model's combine weights are scaled after the experts, and top-P's thresholds were calibrated "
+                    "on scaled ones: use another method's plan"
+                )
         elif self.captured and self.plan:
             plan = everything(self.plan)
         rules = {layer: LayerRule.of(plan, layer, DROPPED) if plan else None for layer in self.routers}
@@ -79,18 +85,22 @@ class Budgeted:
         self.plan = plan
 
     def count(self, on: bool) -> None:
-        """Count, or stop counting; either way the counts start again at zero."""
+        """Count, or stop counting; either way the counts start again at zero.
+
+        Captured graphs count as they were captured: always or never.
+        """
         self.spent.reset()
+        if self.captured and on and not self.settings.count:
+            raise AllocMoEError('this engine captures graphs: to count activations start it with "count": true')
+        on = on or (self.captured and self.settings.count)
         for layer, router in self.routers.items():
             router.counter = (lambda ids, valid, layer=layer: self.spent.add(layer, ids, valid)) if on else None
 
     def describe(self) -> str:
         """One line for a log."""
-        what = (
-            f"{self.plan.method} at {self.plan.budget} of {self.spec.original_budget}" if self.plan else "no plan yet"
-        )
-        digest = f", plan {self.plan.digest}" if self.plan else ""
-        return f"allocmoe: {what}{digest}; {len(self.routers)} of {self.spec.layers} MoE layers patched; {self.path}"
+        plan, full, checked = self.plan, self.spec.original_budget, "" if self.mark else ", weights not checked"
+        what = f"{plan.method} at {plan.budget} of {full}, plan {plan.digest}{checked}" if plan else "no plan yet"
+        return f"allocmoe: {what}; {len(self.routers)} of {self.spec.layers} MoE layers patched; {self.path}"
 
 
 def install(worker: Any, settings: Settings) -> Budgeted:

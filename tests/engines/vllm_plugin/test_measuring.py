@@ -172,3 +172,57 @@ def test_an_unknown_engine_is_one_line(tmp_path: Path) -> None:
     done = run("eval", "mini-olmoe", "--engine", "sglang", "--records", tmp_path / "r.jsonl")
     assert done.returncode == 2
     assert done.stderr.strip() == "error: unknown engine 'sglang': expected transformers or vllm"
+
+
+@pytest.fixture
+def as_captured(served: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The engine treated as one that captures graphs: rules are tensors that are changed in place."""
+    engine, _ = served
+    budgeted = engine.llm.llm_engine.model_executor.driver_worker.worker.allocmoe
+    engine.apply(None)
+    with monkeypatch.context() as patch:
+        patch.setattr(budgeted, "captured", True)
+        yield engine
+    engine.apply(None)
+
+
+def test_under_captured_graphs_plans_are_switched_by_their_numbers(as_captured: Any, hf: HFEngine) -> None:
+    ids = torch.randint(1000, (4, 24), generator=torch.Generator().manual_seed(6))
+    routers = as_captured.llm.llm_engine.model_executor.driver_worker.worker.allocmoe.routers
+    first = None
+    for wanted in (plan(hf, "alloc-t", 64), plan(hf, "alloc-t", 104), plan(hf, "alloc-t", 64)):
+        as_captured.apply(wanted)
+        first = first or routers[3].rule
+        assert routers[3].rule is first, "a graph would go on using the old one"
+        with hf.using(wanted):
+            np.testing.assert_allclose(as_captured.nll(ids), hf.nll(ids), atol=1e-3)
+    with pytest.raises(AllocMoEError, match="captured with token_rule alloc_t"):
+        as_captured.apply(plan(hf, "uniform", 64))
+    as_captured.apply(None)
+    np.testing.assert_allclose(as_captured.nll(ids), hf.nll(ids), atol=1e-3)
+    with pytest.raises(AllocMoEError, match='start it with "count": true'):
+        as_captured.llm.collective_rpc("allocmoe_count", args=(True,))
+
+
+def test_top_p_is_refused_where_weights_are_scaled_elsewhere(
+    served: tuple[Any, Any], hf: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = served
+    budgeted = engine.llm.llm_engine.model_executor.driver_worker.worker.allocmoe
+    document = plan(hf, "uniform", 64).to_dict() | {"token_rule": "top_p", "thresholds": [0.3] * 16}
+    budgeted.apply(Plan.from_dict(document))
+    monkeypatch.setattr(budgeted, "scaled", True)
+    with pytest.raises(AllocMoEError, match="scaled"):
+        budgeted.apply(Plan.from_dict(document))
+    budgeted.apply(None)
+
+
+def test_weights_that_were_not_checked_are_said_so(
+    served: tuple[Any, Any], hf: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = served
+    budgeted = engine.llm.llm_engine.model_executor.driver_worker.worker.allocmoe
+    with engine.using(plan(hf, "uniform", 64)):
+        assert "not checked" not in budgeted.describe()
+        monkeypatch.setattr(budgeted, "mark", None)
+        assert ", weights not checked; 16 of 16" in budgeted.describe()
