@@ -146,7 +146,9 @@ def test_the_extension_adds_to_vllms_worker_and_hides_nothing() -> None:
     extension = resolve_obj_by_qualname(plugin.EXTENSION)
     added = {name for name in vars(extension) if not name.startswith("__")}
     assert {"allocmoe_apply", "allocmoe_count", "allocmoe_spent"} <= added
-    assert not added & set(dir(CPUWorker))
+    # an engine of this process with a plan has mixed the extension into vLLM's class for good
+    theirs = {name for base in CPUWorker.__mro__ if base is not extension for name in vars(base)}
+    assert not added & theirs
 
 
 def test_the_variable_does_the_same(configure: Configured, made: Plan, tmp_path: Path, monkeypatch: Any) -> None:
@@ -178,7 +180,7 @@ def test_a_model_served_without_a_plan_is_not_patched(configure: Configured) -> 
     try:
         worker = engine.llm.llm_engine.model_executor.driver_worker.worker
         assert not hasattr(worker, "allocmoe")
-        assert not hasattr(type(worker), "allocmoe_apply")
+        assert "load_model" not in vars(worker)
         runners = [m for m in worker.model_runner.get_model().modules() if isinstance(m, MoERunner)]
         assert len(runners) == engine.spec.layers
         for runner in runners:
