@@ -9,10 +9,21 @@ import typer
 
 from allocmoe import __version__
 from allocmoe.cli import measuring, planning, showing
-from allocmoe.cli.common import INTERRUPTED, app, notes
+from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
-__all__ = ["app", "main", "measuring", "planning", "showing"]
+app = typer.Typer(
+    name="allocmoe",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Serve mixture-of-experts models under an expert-activation budget, and know what it costs.",
+)
+for verb in (
+    planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, showing.report, showing.demo,
+):  # fmt: skip
+    app.command()(verb)
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the verbs share: the application, options, and checks of the machine and of paths."""
+"""What the verbs share: options, and checks of the machine and of paths."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ from rich.console import Console
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
 
-app = typer.Typer(
-    name="allocmoe",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Serve mixture-of-experts models under an expert-activation budget, and know what it costs.",
-)
 out = Console()
 notes = Console(stderr=True)
 INTERRUPTED = 130

@@ -16,7 +16,6 @@ from allocmoe.cli.common import (
     Model,
     Seed,
     Text,
-    app,
     check_engine,
     check_machine,
     check_writable,
@@ -28,7 +27,6 @@ from allocmoe.cli.common import (
 from allocmoe.methods import METHODS
 
 
-@app.command()
 def eval(
     model: Model,
     plans: Annotated[list[Path] | None, typer.Option("--plan", help="A plan to measure; repeat for several.")] = None,
@@ -92,7 +90,6 @@ def eval(
     return None
 
 
-@app.command()
 def bench(
     shape: Annotated[str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU.")],
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),

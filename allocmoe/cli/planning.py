@@ -17,7 +17,6 @@ from allocmoe.cli.common import (
     Model,
     Seed,
     Text,
-    app,
     check_writable,
     load_engine,
     out,
@@ -26,7 +25,6 @@ from allocmoe.cli.common import (
 from allocmoe.methods import DEFAULT_NORMALIZE, METHODS
 
 
-@app.command()
 def models(
     model: Annotated[str | None, typer.Argument(help="A checkpoint folder or embedded model to describe.")] = None,
     as_json: Json = False,
@@ -61,7 +59,6 @@ def models(
     return None
 
 
-@app.command()
 def profile(
     model: Model,
     to: Annotated[Path, typer.Option("--out", help="The profile to write.")] = Path("profile.json"),
@@ -99,7 +96,6 @@ def profile(
     return None
 
 
-@app.command()
 def allocate(
     model: Model,
     method: Method = "alloc-moe",

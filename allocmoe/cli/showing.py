@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from allocmoe.cli.common import Json, Seed, app, out, print_json
+from allocmoe.cli.common import Json, Seed, out, print_json
 
 
-@app.command()
 def report(
     files: Annotated[list[Path], typer.Argument(help="Records files.")],
     to: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
@@ -33,7 +32,6 @@ def report(
     return None
 
 
-@app.command()
 def demo(
     to: Annotated[Path, typer.Option("--out", help="Folder for profile, plans, records and page.")] = Path("out/demo"),
     model: Annotated[str, typer.Option(help="An embedded model, or a checkpoint folder.")] = "mini-olmoe",
