@@ -91,7 +91,9 @@ def eval(
 
 
 def bench(
-    shape: Annotated[str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU.")],
+    shape: Annotated[
+        str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU; olmoe-medium.")
+    ],
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
     method: Annotated[list[str] | None, typer.Option(help="A method; repeat. Default: all.")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="A budget; repeat. Default: the shape's four.")] = None,

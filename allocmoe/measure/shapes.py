@@ -2,6 +2,8 @@
 
 The full shapes need a GPU. The `-small` ones keep N and K, which decide how many experts a step
 touches, and have fewer and narrower layers, so that a CPU can run the protocol in minutes.
+`olmoe-medium` has four layers of half of OLMoE's widths: there experts take the time, and not the
+calls around them.
 """
 
 from __future__ import annotations
@@ -69,6 +71,10 @@ SHAPES = {
     "qwen": lambda: _qwen(),
     "deepseek": lambda: _deepseek(),
     "olmoe-small": lambda: _olmoe(**_SMALL, intermediate_size=128, num_hidden_layers=4),
+    "olmoe-medium": lambda: _olmoe(
+        **{**_SMALL, "hidden_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 8},
+        intermediate_size=512, num_hidden_layers=4,
+    ),
     "qwen-small": lambda: _qwen(
         **_SMALL, moe_intermediate_size=176, shared_expert_intermediate_size=704, num_hidden_layers=4
     ),
