@@ -260,7 +260,8 @@ def worker_of(layers: int, live: bool, captured: bool) -> Any:
 
     found = object.__new__(Budgeted)
     found.__dict__ |= {
-        "settings": Settings(live=live), "plan": None, "captured": captured, "device": CPU, "mark": None, "scaled": False,
+        "settings": Settings(live=live), "plan": None, "captured": captured, "device": CPU, "mark": None,
+        "scaled": False,
         "spec": MoESpec("olmoe", layers, EXPERTS, TOP, "softmax", False, 0, 0),
         "routers": {layer: budgeted(None) for layer in range(layers)}, "spent": Spent(layers, EXPERTS), "path": "",
     }  # fmt: skip
