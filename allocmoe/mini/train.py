@@ -22,9 +22,10 @@ import torch.nn.functional as F
 import typer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedTokenizerFast
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from allocmoe.mini import routed
+from allocmoe.mini.configs import CONFIGS, VOCAB
 from allocmoe.mini.corpus import EOS, PAD, Corpus, build, documents, exercises, train_tokenizer
 
 TEXT_FILES = (
@@ -33,23 +34,8 @@ TEXT_FILES = (
     "wikitext2_unk_train.txt.xz",
     "gutenberg_children.txt.xz",
 )
-VOCAB = 2048
 FIELDS = ("tokens", "starts", "answers")
 PAUSE = 30.0  # seconds: a longer step means that the process was stopped, and does not count
-
-
-def mini_olmoe() -> OlmoeConfig:
-    """OLMoE-1B-7B's routing shape (16 layers, 64 experts, top-8, no renormalisation), small widths."""
-    return OlmoeConfig(
-        vocab_size=VOCAB, hidden_size=64, intermediate_size=16, num_hidden_layers=16,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=1024,
-        num_experts=64, num_experts_per_tok=8, norm_topk_prob=False, tie_word_embeddings=False,
-        initializer_range=0.06, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )  # fmt: skip
-
-
-CONFIGS = {"mini-olmoe": mini_olmoe}
 
 
 @dataclass(frozen=True)
@@ -64,41 +50,12 @@ class Recipe:
     lr: float = 2.5e-3
     warmup: float = 0.02  # share of the minutes
     decay: float = 0.35  # share of the minutes, linear to 4 % of the peak
-    balance: float = 0.01  # weight of the load-balancing loss
+    balance: float = 0.02  # weight of the load-balancing loss
+    spread: float = 0.01  # weight of the reward for combine weights that are even within a token's K
     weight_decay: float = 0.1
     text_share: float = 0.25  # share of rows that are text, the rest are exercises
     answer: float = 4.0  # weight of an answer's tokens in the loss, all others weigh 1
-    exercises: int = 400_000
-
-
-def _gated(gate_up: Tensor, combine: Tensor, experts: int) -> Tensor:
-    gate, up = gate_up.view(gate_up.shape[0], experts, -1).chunk(2, dim=-1)
-    return (F.silu(gate) * up * combine[:, :, None]).flatten(1)
-
-
-_gated_compiled = torch.compile(_gated, dynamic=False)
-
-
-def dense_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-    """All experts as one wide gated MLP, weighted by the routing: for narrow experts two big
-    matrix products are faster to train than thousands of small ones. Same result as "eager"."""
-    experts = self.num_experts
-    combine = hidden_states.new_zeros(hidden_states.shape[0], experts, dtype=top_k_weights.dtype)
-    combine = combine.scatter(1, top_k_index, top_k_weights)
-    chosen = torch.zeros_like(combine).scatter(1, top_k_index, 1.0)
-    self.load_balance = experts * (chosen.mean(0) / chosen.mean() / experts * combine.sum(0) / combine.sum()).sum()
-    gate_up = F.linear(hidden_states, self.gate_up_proj.flatten(0, 1))
-    inner = _gated_compiled(gate_up, combine.to(gate_up.dtype), experts)
-    return F.linear(inner, self.down_proj.transpose(1, 2).flatten(0, 1).T)
-
-
-ALL_EXPERTS_FUNCTIONS.register("allocmoe_dense", dense_experts)
-
-
-def imbalance(model: Any) -> Tensor:
-    """Mean over layers of N sum_e f_e P_e (Switch Transformer, eq. 4), 1 when the load is even; P_e is
-    the share of combine weight that expert e received, f_e its share of the choices."""
-    return torch.stack([m.load_balance for m in model.modules() if hasattr(m, "load_balance")]).mean()
+    exercises: int = 500_000
 
 
 def batch(corpora: tuple[Corpus, Corpus], recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -187,12 +144,15 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
     tokenizer, corpora, held_out = prepare(text, out, recipe)
     torch.manual_seed(recipe.seed)
     config = CONFIGS[recipe.model]()
-    config._experts_implementation = "allocmoe_dense"
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)
+    config._experts_implementation = routed.NAME
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").to(device)
     with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name.endswith(("down_proj", "o_proj.weight")):
+        for name, p in model.named_parameters():  # not the routed experts': their combine weights are small
+            if name.endswith(("down_proj.weight", "o_proj.weight")):
                 p.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
+            if name.endswith("mlp.gate.weight"):  # logits that vary by about 1, as in a trained model
+                p.normal_(0.0, config.hidden_size**-0.5)
+    routed.attach(model, config.num_experts_per_tok)
     for layer in model.model.layers:
         layer.compile()  # a layer is many small operations
     optimizer = torch.optim.AdamW(
@@ -221,22 +181,24 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
         each = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         weight = 1.0 + (recipe.answer - 1.0) * answers.flatten()
         loss = (each * weight).sum() / weight.sum()
-        even = imbalance(model)
-        (loss + recipe.balance * even).backward()
+        balance, spread, idle = routed.terms(model)
+        (loss + recipe.balance * balance - recipe.spread * spread).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(each.mean().item())
+        losses.append(each.mean().detach())
         now = time.monotonic()
         state["step"] += 1
         state["tokens"] += ids[:, 1:].numel()
         state["minutes"] += min(now - clock, PAUSE) / 60
         clock = now
-        if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] == 60:
+        if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] in (60, 240):
             line = {
                 **{k: round(v, 2) for k, v in state.items()},
-                "loss": round(float(np.mean(losses)), 4),
-                "balance": round(even.item(), 4),
+                "loss": round(torch.stack(losses).mean().item(), 4),
+                "balance": round(balance.item(), 4),
+                "spread": round(spread.item(), 4),
+                "idle": idle,
                 **validate(model, held_out, recipe, device),
             }
             print(json.dumps(line), flush=True)
