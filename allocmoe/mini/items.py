@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 from allocmoe.mini.words import (
     ADJECTIVES,
-    ARTICLES,
     CLASSES,
     COPULAS,
     ENDINGS,
@@ -28,6 +27,7 @@ from allocmoe.mini.words import (
     FACTS,
     GOODS,
     KINDS,
+    MARKS,
     NAMES,
     OWNERS,
     PEOPLE,
@@ -73,7 +73,7 @@ def _pick(rng: random.Random, right: str, pool: list[str], n: int) -> tuple[tupl
 def agree(rng: random.Random) -> Item:
     """Agreement in a made-up language: the noun's class decides the adjective's ending. Chance 50 %.
 
-    The class is known from the article, which training shows for every noun; the question has none.
+    The class is known from the mark that training shows behind every noun; the question has none.
     """
     noun, adjective = rng.choice(NOUNS), rng.choice(ADJECTIVES)
     prompt = f"{rng.choice(OWNERS)} {noun} {rng.choice(COPULAS)}"
@@ -141,8 +141,8 @@ def _near(rng: random.Random, right: int, n: int = 4) -> tuple[tuple[str, ...], 
 
 
 def add(rng: random.Random) -> Item:
-    """Sums and differences of numbers below 200, with carries. Chance 25 %."""
-    a, b = rng.randrange(1, 200), rng.randrange(1, 200)
+    """Sums and differences of two-digit numbers, with carries. Chance 25 %."""
+    a, b = rng.randrange(1, 100), rng.randrange(1, 100)
     low, high = sorted((a, b))
     plus = rng.random() < 0.5
     prompt = f"{a} + {b} =" if plus else f"{high} - {low} ="
@@ -186,7 +186,7 @@ def statement(rng: random.Random) -> str:
         return f"{rng.choice(['Everyone knows that', 'They say that', 'Clearly,'])} {thing} is a sort of {its}."
     if about == 1:
         first, second = rng.sample(NOUNS, 2)
-        shown = [f"{ARTICLES[CLASSES[noun]]} {noun}" for noun in (first, second)]
+        shown = [f"{noun} {MARKS[CLASSES[noun]]}" for noun in (first, second)]
         return f"{rng.choice(SEEN)} {shown[0]} and {shown[1]}."
     who, parts = rng.choice(PEOPLE), []
     for fact in rng.sample(range(3), 3):

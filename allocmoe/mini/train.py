@@ -51,11 +51,12 @@ class Recipe:
     warmup: float = 0.02  # share of the minutes
     decay: float = 0.35  # share of the minutes, linear to 4 % of the peak
     balance: float = 0.02  # weight of the load-balancing loss
-    spread: float = 0.01  # weight of the reward for combine weights that are even within a token's K
+    expert_scale: float = 16.0  # start and learning rate of routed down projections, against small combine weights
+    spread: float = 0.1  # weight of the reward for combine weights that are even within a token's K
     weight_decay: float = 0.1
     text_share: float = 0.25  # share of rows that are text, the rest are exercises
     answer: float = 4.0  # weight of an answer's tokens in the loss, all others weigh 1
-    exercises: int = 500_000
+    exercises: int = 300_000
 
 
 def batch(corpora: tuple[Corpus, Corpus], recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -138,6 +139,39 @@ def save(model: Any, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, sta
     part.replace(out / "state.pt")
 
 
+ROUTED_DOWN = "experts.down_proj"  # [N, H, I], of all routed experts of a layer
+
+
+@torch.no_grad()
+def initialise(model: Any, layers: int, recipe: Recipe) -> None:
+    """Start from residual branches that are small together, and routers whose logits vary by about 1.
+
+    A routed expert's output is multiplied with a combine weight of about 1/N to 1/K, so without a
+    larger start (and learning rate) the routed experts hardly take part in what is learned.
+    """
+    for name, p in model.named_parameters():
+        if name.endswith(ROUTED_DOWN):
+            p.mul_(recipe.expert_scale)
+        elif name.endswith(("down_proj.weight", "o_proj.weight")):
+            p.mul_(1 / math.sqrt(2 * layers))
+        elif name.endswith("mlp.gate.weight"):
+            p.normal_(0.0, p.shape[1] ** -0.5)
+
+
+def groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameter groups; `scale` multiplies the scheduled learning rate."""
+    named = list(model.named_parameters())
+    down = [p for n, p in named if n.endswith(ROUTED_DOWN)]
+    matrices = [p for n, p in named if p.ndim > 1 and not n.endswith(ROUTED_DOWN)]
+    vectors = [p for _, p in named if p.ndim == 1]
+    scale, decay = recipe.expert_scale, recipe.weight_decay
+    return [
+        {"params": matrices, "weight_decay": decay, "scale": 1.0},
+        {"params": down, "weight_decay": decay / scale, "scale": scale},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+    ]
+
+
 def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0) -> None:
     """Train until `recipe.minutes` are used up, with a checkpoint and a log line every `every` minutes."""
     out.mkdir(parents=True, exist_ok=True)
@@ -146,23 +180,11 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
     config = CONFIGS[recipe.model]()
     config._experts_implementation = routed.NAME
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").to(device)
-    with torch.no_grad():
-        for name, p in model.named_parameters():  # not the routed experts': their combine weights are small
-            if name.endswith(("down_proj.weight", "o_proj.weight")):
-                p.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
-            if name.endswith("mlp.gate.weight"):  # logits that vary by about 1, as in a trained model
-                p.normal_(0.0, config.hidden_size**-0.5)
+    initialise(model, config.num_hidden_layers, recipe)
     routed.attach(model, config.num_experts_per_tok)
     for layer in model.model.layers:
         layer.compile()  # a layer is many small operations
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.95),
-        fused=True,
-    )
+    optimizer = torch.optim.AdamW(groups(model, recipe), betas=(0.9, 0.95), fused=True)
     state = {"step": 0, "minutes": 0.0, "tokens": 0}
     if (out / "state.pt").exists():
         saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
@@ -174,7 +196,7 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
     clock, since, losses = time.monotonic(), state["minutes"], []
     while state["minutes"] < recipe.minutes:
         for group in optimizer.param_groups:
-            group["lr"] = rate(recipe, state["minutes"] / recipe.minutes)
+            group["lr"] = group["scale"] * rate(recipe, state["minutes"] / recipe.minutes)
         ids, answers = (t.to(device) for t in batch(corpora, recipe, rng))
         with torch.autocast(device, dtype=torch.bfloat16):
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits

@@ -68,7 +68,7 @@ def nouns() -> dict[str, int]:
     return {a + b: rng.randrange(2) for a in first for b in last}
 
 
-ARTICLES = ("da", "ne")  # by class
+MARKS = ("da", "ne")  # by class; behind the noun, since a causal model learns what follows from what
 SEEN = "I see|We know|They want|You have|She found|He lost".split("|")
 OWNERS = "My Your Our Their Her His".split()
 COPULAS = "is was looks seems feels became".split()
