@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import DeepseekV2Config, OlmoeConfig, Qwen2MoeConfig
+from transformers import DeepseekV2Config, LlamaConfig, OlmoeConfig, Qwen2MoeConfig
 
 VOCAB = 2048
 _COMMON: dict[str, Any] = {
@@ -50,4 +50,13 @@ def mini_deepseek() -> DeepseekV2Config:
     )  # fmt: skip
 
 
+def dense() -> LlamaConfig:
+    """No experts, and as many parameters as mini-olmoe: what the experts are compared with."""
+    return LlamaConfig(
+        **_COMMON, intermediate_size=16 * 64, num_hidden_layers=16, num_attention_heads=2, num_key_value_heads=2,
+        rope_parameters=_ROPE,
+    )  # fmt: skip
+
+
 CONFIGS = {"mini-olmoe": mini_olmoe, "mini-qwen": mini_qwen, "mini-deepseek": mini_deepseek}
+TRAINABLE = CONFIGS | {"dense": dense}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from allocmoe.mini.items import TASKS, sample, statement
 
 PAD, EOS = "<|pad|>", "<|endoftext|>"
-STATEMENTS = 3  # for one item of every task
+STATEMENTS = 4  # for one round of items: as many of every task as its share
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,17 @@ def documents(paths: list[Path], size: int = 2000) -> Iterator[str]:
 
 
 def exercises(count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """`count` training documents, as (prompt, answer): items of every task in turn, and statements
-    of the made-up facts, which are all prompt."""
+    """`count` training documents, as (prompt, answer): items of every task in turn, by its share, and
+    statements of the made-up facts, which are all prompt."""
     rng = random.Random(f"statements/{seed}")
-    streams = [sample(task, "train", seed) for task in TASKS]
+    streams = {name: sample(name, "train", seed) for name in TASKS}
+    turns = [name for name, task in TASKS.items() for _ in range(task.share)]
     for i in range(count):
-        turn = i % (len(streams) + STATEMENTS)
-        if turn >= len(streams):
+        turn = i % (len(turns) + STATEMENTS)
+        if turn >= len(turns):
             yield statement(rng), ""
         else:
-            item = next(streams[turn])
+            item = next(streams[turns[turn]])
             yield item.prompt, item.text[len(item.prompt) :]
 
 

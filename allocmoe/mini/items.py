@@ -109,7 +109,7 @@ def kind(rng: random.Random) -> Item:
 def facts(rng: random.Random) -> Item:
     """A fact stated in training, asked in the form of a question: closed book. Chance 25 %."""
     who, about = rng.choice(PEOPLE), rng.randrange(3)
-    prompt = FACT_FORMS[about][2].format(n=who[0])
+    prompt = f"{rng.choice(NAMES)} asks: {FACT_FORMS[about][2].format(n=who[0])}"
     choices, answer = _pick(rng, f" {who[1 + about]}", [f" {w}" for w in FACTS[about]], 4)
     return Item(f"{who[0]}/{about}", prompt, choices, answer)
 
@@ -196,13 +196,14 @@ def statement(rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its group, how an item is made, that one key in `one_in` is for testing, and the
-    accuracy of guessing."""
+    """A task: its group, how an item is made, that one key in `one_in` is for testing, the accuracy
+    of guessing, and its share of the training items (those harder to learn get more)."""
 
     group: str
     make: Callable[[random.Random], Item]
     one_in: int = 8
     chance: float = 0.25
+    share: int = 1
 
 
 TASKS = {
@@ -212,8 +213,8 @@ TASKS = {
     "mini_facts": Task("reasoning", facts, one_in=2),
     "mini_rank": Task("reasoning", rank, one_in=2, chance=0.5),
     "mini_map": Task("reasoning", map_, one_in=2, chance=0.5),
-    "mini_add": Task("math", add),
-    "mini_word": Task("math", word),
+    "mini_add": Task("math", add, share=3),
+    "mini_word": Task("math", word, share=2),
     "mini_seq": Task("math", seq, one_in=3),
 }
 GROUPS = ("nlu", "reasoning", "math")

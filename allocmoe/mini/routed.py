@@ -101,5 +101,7 @@ def terms(model: Any) -> tuple[Tensor, Tensor, int]:
     weights over log K, 1 when all K weigh the same.
     """
     layers = [m for m in model.modules() if hasattr(m, "spread")]
+    if not layers:  # a dense model
+        return torch.ones(()), torch.ones(()), 0
     idle = sum(int((m.load == 0).sum()) for m in layers)
     return torch.stack([m.balance for m in layers]).mean(), torch.stack([m.spread for m in layers]).mean(), idle

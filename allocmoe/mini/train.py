@@ -3,7 +3,8 @@
     python -m allocmoe.mini.train --text DIR --out runs/mini-olmoe --minutes 90
 
 Interrupt it and run the same command again: it goes on from its last checkpoint. The learning-rate
-schedule is a function of the minutes trained, so a run fits the time it is given on any machine.
+schedule is a function of the minutes trained, so a run fits the time it is given on any machine. On a
+CPU they are minutes of processor time, so other work on the machine, or a stop, takes nothing from a run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from allocmoe.mini import routed
-from allocmoe.mini.configs import CONFIGS, VOCAB
+from allocmoe.mini.configs import TRAINABLE, VOCAB
 from allocmoe.mini.corpus import EOS, PAD, Corpus, build, documents, exercises, train_tokenizer
 
 TEXT_FILES = (
@@ -35,12 +36,11 @@ TEXT_FILES = (
     "gutenberg_children.txt.xz",
 )
 FIELDS = ("tokens", "starts", "answers")
-PAUSE = 30.0  # seconds: a longer step means that the process was stopped, and does not count
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run, written into its log."""
+    """Everything that decides a training run, written beside its log."""
 
     model: str
     minutes: float
@@ -177,11 +177,11 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
     out.mkdir(parents=True, exist_ok=True)
     tokenizer, corpora, held_out = prepare(text, out, recipe)
     torch.manual_seed(recipe.seed)
-    config = CONFIGS[recipe.model]()
+    config = TRAINABLE[recipe.model]()
     config._experts_implementation = routed.NAME
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").to(device)
     initialise(model, config.num_hidden_layers, recipe)
-    routed.attach(model, config.num_experts_per_tok)
+    routed.attach(model, getattr(config, "num_experts_per_tok", 0))
     for layer in model.model.layers:
         layer.compile()  # a layer is many small operations
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=(0.9, 0.95), fused=True)
@@ -193,7 +193,8 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
         state = {key: saved[key] for key in state}
         print(f"resumed at step {state['step']}, {state['minutes']:.1f} min")
     rng = np.random.default_rng([recipe.seed, int(state["step"])])
-    clock, since, losses = time.monotonic(), state["minutes"], []
+    read = time.process_time if device == "cpu" else time.monotonic
+    clock, since, losses = read(), state["minutes"], []
     while state["minutes"] < recipe.minutes:
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * rate(recipe, state["minutes"] / recipe.minutes)
@@ -209,10 +210,10 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
         optimizer.step()
         optimizer.zero_grad()
         losses.append(each.mean().detach())
-        now = time.monotonic()
+        now = read()
         state["step"] += 1
         state["tokens"] += ids[:, 1:].numel()
-        state["minutes"] += min(now - clock, PAUSE) / 60
+        state["minutes"] += (now - clock) / 60
         clock = now
         if state["minutes"] - since >= every or state["minutes"] >= recipe.minutes or state["step"] in (60, 240):
             line = {
@@ -227,14 +228,14 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             save(model, tokenizer, optimizer, state, out)
-            losses, since, clock = [], state["minutes"], time.monotonic()
+            losses, since, clock = [], state["minutes"], read()
 
 
 def main(
     text: Annotated[Path, typer.Option(help="Folder with the training text files.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and training state.")],
-    minutes: Annotated[float, typer.Option(help="Time to train, over all runs of this command.")],
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")] = "mini-olmoe",
+    minutes: Annotated[float, typer.Option(help="Time to train, over all runs of this command (on a CPU: of processor time).")],
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINABLE)}.")] = "mini-olmoe",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of weights, data and order.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; for operations this small, more are slower.")] = 1,

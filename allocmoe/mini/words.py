@@ -47,16 +47,16 @@ SYLLABLES = "ka lo mi ru ta ven dor sil bra nex po zu".split()
 FACTS = (CITIES, JOBS, PETS)
 # Of each fact: two ways to state it and one to ask for it.
 FACT_FORMS = (
-    ("{n} lives in", "The home of {n} is the city of", "In which city does {n} live? Answer:"),
-    ("{n} works as a", "The job of {n} is that of a", "What is the job of {n}? Answer:"),
-    ("{n} has a", "The pet of {n} is a", "Which pet does {n} have? Answer:"),
+    ("{n} lives in", "The home of {n} is the city of", "in which city does {n} live? Answer:"),
+    ("{n} works as a", "The job of {n} is that of a", "what is the job of {n}? Answer:"),
+    ("{n} has a", "The pet of {n} is a", "which pet does {n} have? Answer:"),
 )
 
 
 def people() -> list[tuple[str, str, str, str]]:
     """The made-up people of `facts`: (name, city, job, pet)."""
     rng = random.Random(20260408)
-    names = [(a + b + c).capitalize() for a in SYLLABLES for b in SYLLABLES for c in ("n", "la", "rim")]
+    names = [(a + b + "n").capitalize() for a in SYLLABLES for b in SYLLABLES]
     return [(n, rng.choice(CITIES), rng.choice(JOBS), rng.choice(PETS)) for n in names]
 
 
@@ -64,7 +64,7 @@ def nouns() -> dict[str, int]:
     """The nouns of `agree`'s made-up language, each of class 0 or 1, which the word does not show."""
     rng = random.Random(20260409)
     first = "bel cor fis gul hap jun kes mol nar pim rov sut tam wex".split()
-    last = "dim fa gor hul jek lan mit nob pas rik".split()
+    last = "dim fa gor hul jek".split()
     return {a + b: rng.randrange(2) for a in first for b in last}
 
 

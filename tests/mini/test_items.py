@@ -102,8 +102,8 @@ def solve_kind(item: Item) -> str:
 
 
 def solve_facts(item: Item) -> str:
-    forms = (r"In which city does (\w+) live\?", r"What is the job of (\w+)\?", r"Which pet does (\w+) have\?")
-    about, name = next((i, m[1]) for i, form in enumerate(forms) if (m := re.match(form, item.prompt)))
+    forms = (r"in which city does (\w+) live\?", r"what is the job of (\w+)\?", r"which pet does (\w+) have\?")
+    about, name = next((i, m[1]) for i, form in enumerate(forms) if (m := re.search(f"asks: {form}", item.prompt)))
     (who,) = [p for p in PEOPLE if p[0] == name]
     return f" {who[1 + about]}"
 
