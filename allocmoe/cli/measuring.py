@@ -57,6 +57,7 @@ def eval(
     from allocmoe.plan import Plan
 
     check_engine(engine)
+    check_machine(dtype, device)
     check_writable(to)
     known = [Plan.load(path) for path in plans or []]
     live: Any
