@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -46,7 +47,42 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = torch.version.cuda
+        found["driver"] = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
     return found
+
+
+@cache
+def commit() -> dict[str, Any] | None:
+    """The commit of this code: {"hash", "date" (committer's, ISO 8601), "dirty"}; None if it is not known.
+
+    In an environment that asv made, the commit it was installed from; else that of the checkout this
+    package is imported from. Dirty: a tracked file of the package differs from the commit.
+    """
+    package = Path(__file__).parent
+    wanted = os.environ.get("ASV_COMMIT")
+    if wanted:
+        folder, dirty = Path(os.environ.get("ASV_CONF_DIR", ".")), False
+    elif _run("git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name):
+        folder, wanted = package, "HEAD"
+        dirty = bool(_run("git", "-C", str(package), "status", "--porcelain", "--untracked-files=no", "--", "."))
+    else:  # an installed copy, perhaps inside of somebody's repository
+        return None
+    shown = _run("git", "-C", str(folder), "show", "--no-patch", "--format=%H %cI", wanted).split()
+    return {"hash": shown[0], "date": shown[1], "dirty": dirty} if len(shown) == 2 else None
+
+
+def _run(*command: str) -> str:
+    """Standard output of a program, empty if it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def environment() -> dict[str, Any]:
+    """What a record says of where it was made: `machine()`, and the commit if it is known."""
+    known = commit()
+    return {**machine(), **({"commit": known} if known else {})}
 
 
 def _processor() -> str:
@@ -76,7 +112,7 @@ class Record:
         spent: activations per token actually spent, per layer and in all; distinct experts.
         samples: raw values behind the metrics.
         details: further material (the plan's layers, the sensitivity).
-        environment: machine and versions.
+        environment: machine, versions and commit.
         command: as typed.
         created: UTC, ISO 8601.
     """
@@ -92,7 +128,7 @@ class Record:
     spent: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=lambda: dict(machine()))
+    environment: dict[str, Any] = field(default_factory=environment)
     command: str = field(default_factory=typed)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
