@@ -9,7 +9,6 @@ measured: "small" (the embedded models on a CPU; the default), "paper" (the pape
 from __future__ import annotations
 
 import math
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ HOURS = 3600.0
 
 def folder() -> Path:
     """Where the records of this machine are kept, beside asv's own results."""
-    return Path(os.environ.get("ASV_CONF_DIR", ".")).resolve() / ".asv/records" / platform.node()
+    return Path(__file__).resolve().parents[2] / ".asv/records" / platform.node()
 
 
 def setup_cache() -> dict[Any, Any]:
