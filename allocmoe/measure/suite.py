@@ -144,7 +144,7 @@ def run(suite: Suite, path: Path, progress: bool = True) -> list[Record]:
     for number in range(suite.starts):
         for engine, model in suite.timed:
             _speed(suite, engine, model, made[model], number, path, progress)
-    return records.load(path)
+    return records.resume(path)
 
 
 def _one_commit(path: Path, known: Sequence[Record]) -> None:
@@ -208,7 +208,7 @@ def _speed(
     wanted = {plan.digest for plan in plans}
     sessions: dict[str, set[str | None]] = {}
     asked = {**asdict(suite.protocol), "engine": engine, "dtype": suite.dtype, "seed": suite.seed}
-    for record in records.load(path):
+    for record in records.resume(path):
         if record.about == "speed" and all(record.setup.get(name) == value for name, value in asked.items()):
             sessions.setdefault(record.setup["session"], set()).add(record.plan)
     if sum(wanted <= found for found in sessions.values()) > number:
