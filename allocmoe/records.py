@@ -145,24 +145,25 @@ class Record:
         return cls(**{k: v for k, v in values.items() if k not in ("kind", "version")})
 
 
-def append(path: Path, record: Record) -> None:
-    """Add a record to a file; the file's earlier lines are never touched.
+def append(path: Path, *found: Record) -> None:
+    """Add records to a file, all in one write; the file's earlier lines are never touched.
 
     Raises AllocMoEError where it cannot be written; a line half written for want of space is taken
     back.
     """
     try:
-        line = json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n"
+        lines = b"".join(json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n" for record in found)
     except ValueError:
-        raise AllocMoEError(f"a figure of {record.method} is not a number: the measurement failed") from None
+        names = ", ".join(str(record.method) for record in found)
+        raise AllocMoEError(f"a figure of {names} is not a number: the measurement failed") from None
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
-                written = file.write(line)
-                if written != len(line):
+                written = file.write(lines)
+                if written != len(lines):
                     raise OSError(28, "No space left on device")
                 os.fsync(file.fileno())
             except OSError:

@@ -21,7 +21,8 @@ app = typer.Typer(
     help="Serve mixture-of-experts models under an expert-activation budget, and know what it costs.",
 )
 for verb in (
-    planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, showing.report, showing.demo,
+    planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, measuring.measure,
+    showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)
 
