@@ -23,6 +23,7 @@ from allocmoe.report.tables import BASELINE, FOCUS, MEAN, ORIGINAL, Comparison, 
 from allocmoe.stats import Interval
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from plotly.graph_objects import Figure
 
 DASH = "\N{EN DASH}"
@@ -83,7 +84,7 @@ def write(records: Sequence[Record], path: Path, title: str) -> None:
 def render(records: Sequence[Record], title: str) -> str:
     """The page as HTML text; see `write`."""
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        import jinja2 as _templates  # noqa: F401
         from plotly.offline import get_plotlyjs
         from statsmodels import stats as _needed  # noqa: F401
     except ImportError as error:
@@ -108,13 +109,7 @@ def render(records: Sequence[Record], title: str) -> str:
     ]
     task_groups = list(dict.fromkeys(m for r in records for m in r.metrics if m.startswith("group/")))
     shown = [(key, heading, blocks) for key, heading, blocks in sections if blocks]
-    environment = Environment(
-        loader=PackageLoader("allocmoe", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"times": times, "points": points, "number": number, "name": name, "group": group_name}
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -132,6 +127,14 @@ def render(records: Sequence[Record], title: str) -> str:
         environments=_distinct([r.environment for r in records]),
         commands=_distinct([r.command for r in records]),
     )
+
+
+def templates() -> Environment:
+    """The templates beside this module; text put into them is escaped, and a name they lack is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("allocmoe", "report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def packed(text: str) -> str:
