@@ -11,9 +11,10 @@ are relative to the unchanged model's in the same session, and what is left of t
 """
 
 from allocmoe.history.collect import METRICS, Commit, Metric, Point, Series, level, named, series
-from allocmoe.history.find import Change, Gap, changes, gaps, title, words
+from allocmoe.history.find import Change, Gap, changes, gaps, plural, title, words
+from allocmoe.history.steps import ALPHA
 
 __all__ = [
-    "METRICS", "Change", "Commit", "Gap", "Metric", "Point", "Series",
-    "changes", "gaps", "level", "named", "series", "title", "words",
+    "ALPHA", "METRICS", "Change", "Commit", "Gap", "Metric", "Point", "Series",
+    "changes", "gaps", "level", "named", "plural", "series", "title", "words",
 ]  # fmt: skip

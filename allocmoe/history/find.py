@@ -105,6 +105,11 @@ def title(one: Series) -> str:
     return f"{METRICS[one.metric].title} of {one.method} at {one.budget} ({one.label})"
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def words(change: Change) -> str:
     """A change in one line: from what, to what, how sure."""
     sure = "exact" if not METRICS[change.series.metric].noise else f"p = {change.p:.1g}"
