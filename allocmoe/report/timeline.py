@@ -51,7 +51,7 @@ def timeline(found: Sequence[Series], changes: Sequence[Change]) -> Figure:
     """Lines of one metric over commits, broken where a commit was not measured; a ring marks a change.
 
     Panels are those of (label, budget); the unchanged model, which has a budget of its own, is drawn in
-    every panel of its label.
+    every panel of its label, but for activations, of which it spends far more.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -83,11 +83,11 @@ def _panels(found: Sequence[Series]) -> Mapping[str, list[Series]]:
     panels: dict[str, list[Series]] = {}
     for label in dict.fromkeys(s.label for s in found):
         mine = [s for s in found if s.label == label]
-        base = [s for s in mine if s.method == ORIGINAL]
-        budgets = sorted({s.budget for s in mine if s.method != ORIGINAL}, reverse=True)
+        base = [s for s in mine if s.method == ORIGINAL and s.metric != "activations"]
+        budgets = sorted({s.budget for s in mine if s not in base}, reverse=True)
         several = len({s.label for s in found}) > 1
         for budget in budgets or [s.budget for s in base]:
-            own = [s for s in mine if s.method != ORIGINAL and s.budget == budget]
+            own = [s for s in mine if s not in base and s.budget == budget]
             title = html.escape(f"{label}, budget {budget}" if several else f"budget {budget}")
             panels[title] = [*base, *own]
     return panels
