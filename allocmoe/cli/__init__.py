@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from allocmoe import __version__
-from allocmoe.cli import measuring, planning, showing
+from allocmoe.cli import history, measuring, planning, showing
 from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 for verb in (
     planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, measuring.measure,
-    showing.report, showing.demo,
+    history.history, showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -17,7 +17,7 @@ from allocmoe import documents
 from allocmoe.allocation import normalised
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
-from allocmoe.report import figures, tables
+from allocmoe.report import figures, tables, timeline
 from allocmoe.report.figures import PHASES, TIMES, group_name, name
 from allocmoe.report.tables import BASELINE, FOCUS, MEAN, ORIGINAL, Comparison, Group, QualityRow, SpeedRow
 from allocmoe.stats import Interval
@@ -106,6 +106,7 @@ def render(records: Sequence[Record], title: str) -> str:
         ("layers", "Experts per layer", list(_layers([q.group for q in quality] or groups))),
         ("sensitivity", "What a layer's experts are worth", list(_sensitivity(profiles))),
         ("spent", "Spent against requested", list(_spent(quality))),
+        ("history", "History over commits", [Block(*block) for block in timeline.blocks(records)]),
     ]
     task_groups = list(dict.fromkeys(m for r in records for m in r.metrics if m.startswith("group/")))
     shown = [(key, heading, blocks) for key, heading, blocks in sections if blocks]
