@@ -103,7 +103,7 @@ class Record:
     """One measurement.
 
     Attributes:
-        about: "quality", "speed" or "profile".
+        about: "quality", "speed", "profile" or "gate" (how often the gate errs).
         model, fingerprint: name and weights of the model.
         method, budget: of the plan; None for a measurement of no plan.
         plan: digest of the plan, None without one.
