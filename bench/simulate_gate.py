@@ -16,6 +16,7 @@ The last line of stdout is one JSON document.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Sequence
@@ -52,11 +53,12 @@ def main(
     sizes = [int(size) for size in sessions.split(",")]
     if min(sizes) < 2 or runs < 1:
         raise AllocMoEError("a simulation needs a run or more, and two sessions or more a side")
+    gc.freeze()  # statsmodels collects garbage in every call, which costs more than all the rest
     metrics: dict[str, float] = {}
     for size in sizes:
         rng = np.random.default_rng([seed, size])
         codes: dict[str, list[int]] = {}
-        for _ in tqdm(range(runs), desc=f"{size} sessions a side"):
+        for _ in tqdm(range(runs), desc=f"{size} sessions a side", disable=None):
             for case, code in judged(pool, size, flips, items, rng).items():
                 codes.setdefault(case, []).append(code)
         for case, found in codes.items():

@@ -150,6 +150,7 @@ def _machine(record: Record) -> dict[str, Any]:
 
 def _differences(objects: Sequence[dict[str, Any]]) -> str:
     """The names whose values are not all equal, with the values, in words; empty if none."""
+    objects = [one for i, one in enumerate(objects) if i == 0 or one != objects[0]]
     parts = []
     for name in sorted({name for one in objects for name in one}):
         values = list(dict.fromkeys(json.dumps(one.get(name), sort_keys=True) for one in objects))

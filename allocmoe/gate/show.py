@@ -70,7 +70,7 @@ def cells(row: Row) -> tuple[str, ...]:
         new,
         f"{_signed(row.change)} {unit(row.key.metric)}" if shown else "~",
         f"[{_signed(row.low)}, {_signed(row.high)}]" if sampled else "",
-        f"{row.p_holm:.3f}" if sampled else "",
+        ("<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}") if sampled else "",
         f"{row.detectable:.2f} {unit(row.key.metric)}" if sampled else "",
         row.verdict,
     )

@@ -8,6 +8,7 @@ observation. A shift above zero is a worsening. Those of perplexity and of speed
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -165,7 +166,7 @@ def session_median(method: Sequence[float], original: Sequence[float]) -> float:
     x, y = _pair(method, original, "rounds")
     if (x <= 0).any() or (y <= 0).any():
         raise AllocMoEError("a ratio of times needs times above zero")
-    return float(np.median(np.log(x / y)))
+    return float(statistics.median(np.log(x / y).tolist()))
 
 
 def slowdown(new: Sequence[float], old: Sequence[float], alpha: float = ALPHA) -> Shift:
