@@ -1,6 +1,8 @@
 """The gate as tests, one per row; nothing happens without its options.
 
-    pytest --allocmoe-baseline reports/baselines/cpu.jsonl --allocmoe-records new.jsonl
+    pytest --allocmoe-baseline=reports/baselines/cpu.jsonl --allocmoe-records=new.jsonl
+
+With `=`, since pytest looks for its root among the words that do not begin with a dash.
 
 A row that regressed is a failure. A row that could not be measured fails too, but if nothing else
 failed, pytest ends with status 2 instead of 1, as `allocmoe gate` does.

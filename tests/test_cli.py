@@ -191,7 +191,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "a margin of nothing": ([*GATE, "--margin", "decode=0"], ["no margin decode=0", "above zero"]),
     "an unknown margin": ([*GATE, "--margin", "speed=3"], ["no margin speed=3", "perplexity"]),
     "no place for a summary": ([*GATE, "--summary", "MADE/file/s.md"], ["cannot write"]),
-    "nothing to make a baseline": (["baseline", "MADE/empty.txt", "--to", "TMP/b.jsonl"], ["no quality or speed record"]),
+    "nothing to make a baseline": (["baseline", "MADE/empty.txt", "--to", "TMP/b.jsonl"], ["no quality or speed"]),
     "truncated new baseline": (["baseline", "MADE/records-cut.jsonl", "--to", "TMP/b.jsonl"], ["cut off"]),
     "no place for a baseline": (["baseline", "MADE/records.jsonl", "--to", "MADE/file/b.jsonl"], ["cannot write"]),
     "unknown verb": (["magic"], ["magic"]),

@@ -25,7 +25,7 @@ LOAD = () if known else ("-p", "allocmoe.pytest_plugin")  # an installed one loa
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("records")
     made = {"old": measured(0), "new": measured(1), "slow": slower(measured(1), 1.1), "noisy": measured(1, 3, 0.1)}
-    made["slow-noisy"] = slower(measured(1, 3, 0.1), 3)
+    made["slow-missing"] = [r for r in made["slow"] if r.method != "alloc-moe"]
     for name, found in made.items():
         write(folder / f"{name}.jsonl", found)
     (folder / "garbled.jsonl").write_text("{")
@@ -38,7 +38,7 @@ def write(path: Path, found: list[Record]) -> None:
 
 
 def run(pytester: pytest.Pytester, folder: Path, new: str, *more: str) -> pytest.RunResult:
-    options = ("--allocmoe-baseline", str(folder / "old.jsonl"), "--allocmoe-records", str(folder / f"{new}.jsonl"))
+    options = (f"--allocmoe-baseline={folder}/old.jsonl", f"--allocmoe-records={folder}/{new}.jsonl")
     return pytester.runpytest_subprocess(*LOAD, "-p", "no:cacheprovider", *options, *more)
 
 
@@ -76,7 +76,7 @@ def test_a_row_that_could_not_be_measured_ends_in_2(pytester: pytest.Pytester, f
 
 
 def test_a_regression_or_a_failing_test_outweighs_it(pytester: pytest.Pytester, folder: Path) -> None:
-    assert run(pytester, folder, "slow-noisy").ret == 1
+    assert run(pytester, folder, "slow-missing").ret == 1
     pytester.makepyfile(test_one="def test_one(): assert False")
     assert run(pytester, folder, "noisy").ret == 1
 
@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_read_could_not_be_measured(pytester: pytest.Pytes
 def test_nothing_to_compare_is_no_pass(pytester: pytest.Pytester, folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    options = ("--allocmoe-baseline", str(empty), "--allocmoe-records", str(folder / "new.jsonl"))
+    options = (f"--allocmoe-baseline={empty}", f"--allocmoe-records={folder}/new.jsonl")
     result = pytester.runpytest_subprocess(*LOAD, *options)
     assert result.ret == 2
     result.stdout.fnmatch_lines(["could not measure: no row was compared"])
@@ -101,13 +101,13 @@ def test_floors(pytester: pytest.Pytester, folder: Path) -> None:
     path = folder / "floors.json"
     document = {"kind": "allocmoe.floors", "version": 1, "rows": {"mini/uniform/64/decode": 1.5}}
     path.write_text(json.dumps(document))
-    result = run(pytester, folder, "new", "--allocmoe-floors", str(path))
+    result = run(pytester, folder, "new", f"--allocmoe-floors={path}")
     assert result.ret == 1
     result.assert_outcomes(passed=12, failed=1, skipped=2)
 
 
 def test_half_of_the_options_is_a_mistake(pytester: pytest.Pytester, folder: Path) -> None:
-    result = pytester.runpytest_subprocess(*LOAD, "--allocmoe-records", str(folder / "new.jsonl"))
+    result = pytester.runpytest_subprocess(*LOAD, f"--allocmoe-records={folder}/new.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*needs both --allocmoe-baseline FILE and --allocmoe-records FILE*"])
 
