@@ -55,7 +55,9 @@ def refused(call: Any, path: Path, *says: str) -> None:
 
 
 def test_round_trip_in_order(path: Path) -> None:
-    written = [record(i) for i in range(3)] + [record(method=None, budget=None, plan=None)]
+    written = [record(i) for i in range(3)] + [
+        record(about=a, method=None, budget=None, plan=None) for a in ("profile", "gate")
+    ]
     for one in written:
         append(path, one)
     assert load(path) == written
