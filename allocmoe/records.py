@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -46,7 +47,42 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = torch.version.cuda
+        found["driver"] = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
     return found
+
+
+@cache
+def commit() -> dict[str, Any] | None:
+    """The commit of this code: {"hash", "date" (committer's, ISO 8601), "dirty"}; None if it is not known.
+
+    In an environment that asv made, the commit it was installed from; else that of the checkout this
+    package is imported from. Dirty: a tracked file of the package differs from the commit.
+    """
+    package = Path(__file__).parent
+    wanted = os.environ.get("ASV_COMMIT")
+    if wanted:
+        folder, dirty = Path(os.environ.get("ASV_CONF_DIR", ".")), False
+    elif _run("git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name):
+        folder, wanted = package, "HEAD"
+        dirty = bool(_run("git", "-C", str(package), "status", "--porcelain", "--untracked-files=no", "--", "."))
+    else:  # an installed copy, perhaps inside of somebody's repository
+        return None
+    shown = _run("git", "-C", str(folder), "show", "--no-patch", "--format=%H %cI", wanted).split()
+    return {"hash": shown[0], "date": shown[1], "dirty": dirty} if len(shown) == 2 else None
+
+
+def _run(*command: str) -> str:
+    """Standard output of a program, empty if it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def environment() -> dict[str, Any]:
+    """What a record says of where it was made: `machine()`, and the commit if it is known."""
+    known = commit()
+    return {**machine(), **({"commit": known} if known else {})}
 
 
 def _processor() -> str:
@@ -67,7 +103,7 @@ class Record:
     """One measurement.
 
     Attributes:
-        about: "quality", "speed" or "profile".
+        about: "quality", "speed" or "profile"; "history" and "gate" are simulations of how often those err.
         model, fingerprint: name and weights of the model.
         method, budget: of the plan; None for a measurement of no plan.
         plan: digest of the plan, None without one.
@@ -76,7 +112,7 @@ class Record:
         spent: activations per token actually spent, per layer and in all; distinct experts.
         samples: raw values behind the metrics.
         details: further material (the plan's layers, the sensitivity).
-        environment: machine and versions.
+        environment: machine, versions and commit.
         command: as typed.
         created: UTC, ISO 8601.
     """
@@ -92,7 +128,7 @@ class Record:
     spent: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=lambda: dict(machine()))
+    environment: dict[str, Any] = field(default_factory=environment)
     command: str = field(default_factory=typed)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -109,24 +145,25 @@ class Record:
         return cls(**{k: v for k, v in values.items() if k not in ("kind", "version")})
 
 
-def append(path: Path, record: Record) -> None:
-    """Add a record to a file; the file's earlier lines are never touched.
+def append(path: Path, *found: Record) -> None:
+    """Add records to a file, all in one write; the file's earlier lines are never touched.
 
     Raises AllocMoEError where it cannot be written; a line half written for want of space is taken
     back.
     """
     try:
-        line = json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n"
+        lines = b"".join(json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n" for record in found)
     except ValueError:
-        raise AllocMoEError(f"a figure of {record.method} is not a number: the measurement failed") from None
+        names = ", ".join(str(record.method) for record in found)
+        raise AllocMoEError(f"a figure of {names} is not a number: the measurement failed") from None
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
-                written = file.write(line)
-                if written != len(line):
+                written = file.write(lines)
+                if written != len(lines):
                     raise OSError(28, "No space left on device")
                 os.fsync(file.fileno())
             except OSError:

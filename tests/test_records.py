@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.records import Record, append, load, resume
+from allocmoe.records import Record, append, commit, environment, load, resume
 
 
 def record(number: int = 0, **changes: Any) -> Record:
@@ -53,7 +55,9 @@ def refused(call: Any, path: Path, *says: str) -> None:
 
 
 def test_round_trip_in_order(path: Path) -> None:
-    written = [record(i) for i in range(3)] + [record(method=None, budget=None, plan=None)]
+    written = [record(i) for i in range(3)] + [
+        record(about=a, method=None, budget=None, plan=None) for a in ("profile", "gate")
+    ]
     for one in written:
         append(path, one)
     assert load(path) == written
@@ -245,3 +249,56 @@ def test_kill_9_while_appending_always_leaves_records_to_resume(path: Path) -> N
     assert len(found) >= max(confirmed, 8)
     append(path, record())
     assert len(load(path)) == len(found) + 1
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository of one commit that holds a copy of this package's records module."""
+    from allocmoe import records
+
+    folder = tmp_path / "project"
+    (folder / "allocmoe").mkdir(parents=True)
+    shutil.copy(records.__file__, folder / "allocmoe/records.py")
+    for name in ("ASV_COMMIT", "ASV_CONF_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-02-03T04:05:06+00:00")
+    git(folder, "init", "-q")
+    git(folder, "add", "allocmoe")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
+    monkeypatch.setattr(records, "__file__", str(folder / "allocmoe/records.py"))
+    commit.cache_clear()
+    yield folder
+    commit.cache_clear()
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
+    head = {"hash": git(checkout, "rev-parse", "HEAD"), "date": "2026-02-03T04:05:06+00:00"}
+    (checkout / "new").write_text("untracked files do not count")
+    assert commit() == {**head, "dirty": False}
+    assert environment()["commit"] == commit()
+    commit.cache_clear()
+    with (checkout / "allocmoe/records.py").open("a") as file:
+        file.write("# changed")
+    assert commit() == {**head, "dirty": True}
+
+
+def test_asv_names_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = git(checkout, "rev-parse", "HEAD")
+    git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "two")
+    monkeypatch.setenv("ASV_COMMIT", first)
+    monkeypatch.setenv("ASV_CONF_DIR", str(checkout))
+    assert commit() == {"hash": first, "date": "2026-02-03T04:05:06+00:00", "dirty": False}
+
+
+def test_a_copy_inside_of_somebodys_repository_has_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from allocmoe import records
+
+    (checkout / "installed").mkdir()
+    shutil.copy(checkout / "allocmoe/records.py", checkout / "installed/records.py")
+    monkeypatch.setattr(records, "__file__", str(checkout / "installed/records.py"))
+    assert commit() is None
+    assert "commit" not in environment()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from allocmoe import report
 from allocmoe.errors import AllocMoEError
@@ -19,6 +24,7 @@ from allocmoe.records import Record
 from allocmoe.report import figures, page, tables
 from allocmoe.stats import Interval
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LAYERS, TOP_K, BUDGETS = 8, 6, (40, 32, 24, 16)
 WHOLE = LAYERS * TOP_K
 GROUPS = {g: [f"mini_{t}" for t in ts.split()] for g, ts in
@@ -108,9 +114,13 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+def unpacked(text: str, name: str) -> str:
+    (found,) = re.findall(rf'<script type="text/plain" id="{name}">(.*?)</script>', text, re.DOTALL)
+    return gzip.decompress(base64.b64decode(found, validate=True)).decode()
+
+
 def embedded(text: str, name: str) -> list[dict]:
-    (found,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)
-    return json.loads(found)
+    return json.loads(unpacked(text, name))
 
 
 def one(rows: list, method: str, budget: int):
@@ -122,12 +132,45 @@ def drawn(text: str, kind: str | None = None) -> list[dict]:
 
 
 def test_the_page_is_one_file_that_loads_nothing(text: str):
-    assert text.count("* plotly.js v") == 1
     tags = Tags(text)
     assert not [t for t, a in tags.tags if "src" in a or t in ("link", "iframe", "object", "embed", "base")]
     assert all((a["href"] or "").startswith("#") for _, a in tags.tags if "href" in a)
     assert "@import" not in text.split("</style>")[0]
     assert len(tags.ids) == len(set(tags.ids))
+    assert not re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text.split("<body>")[0] + text.split("<script>")[1])
+
+
+def test_plotly_is_packed_whole_and_small(text: str):
+    code = unpacked(text, "plotly")
+    assert code == get_plotlyjs()
+    assert f"plotly.js v{get_plotlyjs_version()}" in code
+    assert len(text) < len(code) / 2
+
+
+def test_the_same_records_make_the_same_page(text: str, records: list[Record]):
+    assert page.render(records, "Alloc-MoE on mini-olmoe") == text
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@pytest.mark.parametrize("able", [True, False])
+def test_a_browser_draws_every_figure_or_says_why_not(text: str, able: bool, tmp_path: Path):
+    path = tmp_path / "page.html"
+    lacking = "<script>delete window.DecompressionStream;</script></head>"
+    path.write_text(text if able else text.replace("</head>", lacking, 1), "utf-8")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path}/user",
+    ]
+    command += ["--virtual-time-budget=20000", "--dump-dom", path.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    figures_drawn = re.findall(r'<div class="plot js-plotly-plot"', shown)
+    assert len(figures_drawn) == (len(embedded(text, "figures")) if able else 0)
+    (hidden,) = [a for t, a in Tags(shown).tags if a.get("id") == "old"]
+    assert ("hidden" in hidden) == able
 
 
 def test_sections_stand_in_order_and_records_are_embedded(text: str, records: list[Record]):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from allocmoe import __version__
-from allocmoe.cli import measuring, planning, showing
+from allocmoe.cli import gating, history, measuring, planning, showing
 from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
@@ -21,7 +21,8 @@ app = typer.Typer(
     help="Serve mixture-of-experts models under an expert-activation budget, and know what it costs.",
 )
 for verb in (
-    planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, showing.report, showing.demo,
+    planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, measuring.measure,
+    gating.gate, gating.baseline, history.history, showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)
 
@@ -40,10 +41,13 @@ def root(
 
 
 def main() -> None:
-    """Entry point: an expected error is one line on stderr and exit code 2; Ctrl-C is 130."""
+    """Entry point: an expected error is one line on stderr and exit code 2; Ctrl-C is 130; a gate has its own."""
     try:
-        if app(standalone_mode=False) == INTERRUPTED:  # typer turns Ctrl-C into a returned exit code
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C, and a verb's typer.Exit, into a returned exit code
             raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
     except AllocMoEError as error:
         sys.exit(_fail(f"error: {' '.join(str(error).split())}", 2))
     except ModuleNotFoundError as error:

@@ -20,7 +20,7 @@ ENGINES = ("transformers", "vllm")
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of an embedded model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the last line of stdout.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda; vLLM takes the one it was built for.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
 Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]

@@ -57,6 +57,7 @@ def eval(
     from allocmoe.plan import Plan
 
     check_engine(engine)
+    check_machine(dtype, device)
     check_writable(to)
     known = [Plan.load(path) for path in plans or []]
     live: Any
@@ -87,6 +88,35 @@ def eval(
         )
     out.print(table)
     out.print(f"records in {to}")
+    return None
+
+
+def measure(
+    to: Annotated[Path, typer.Option("--records", help="Records file of this commit.")] = Path("records.jsonl"),
+    suite: Annotated[
+        str | None, typer.Option(help="small, paper, or a JSON file of what differs from small; else ALLOCMOE_SUITE.")
+    ] = None,
+    starts: Annotated[int | None, typer.Option(min=0, help="Engine starts; 0 for quality alone.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a commit: quality of every method, and its speed in several engine starts. What `gate` compares.
+
+    Run it again after an interruption: what the file holds is not measured again.
+    Example: [bold]allocmoe measure --starts 1 --records head.jsonl[/bold]
+    """
+    from dataclasses import replace
+
+    from allocmoe.measure import suite as suites
+
+    wanted = suites.installed(suites.chosen(suite))
+    check_machine(wanted.dtype, wanted.device)
+    check_writable(to)
+    found = suites.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
+    if as_json:
+        rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
+                for k, v in suites.values(found)]  # fmt: skip
+        return print_json({"records": str(to), "results": rows})
+    out.print(f"{len(found)} records in {to}: compare with `allocmoe gate`, look with `allocmoe report`")
     return None
 
 

@@ -31,6 +31,7 @@ from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint
 
 HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
+FIXED_K = ("granitemoe",)  # families whose layer in transformers splits its work by K columns
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -83,8 +84,11 @@ class HFEngine:
         return cls(model, spec, Path(folder).resolve().name, mark, tokenizer)
 
     def apply(self, plan: Plan) -> None:
-        """Put a plan in force, replacing any other; AllocMoEError if it was made for another model."""
+        """Put a plan in force, replacing any other; AllocMoEError if it was made for another model, or
+        if transformers' layer of this family cannot work with fewer than K experts."""
         plan.check_model(self.spec, self.fingerprint)
+        if self.spec.family in FIXED_K:
+            raise AllocMoEError(f"transformers' {self.spec.family} layer takes top-k as fixed: no plan can change it")
         self._rules = [LayerRule.of(plan, layer) for layer in range(self.spec.layers)]
         self.plan = plan
 

@@ -1,7 +1,8 @@
 """Text as token windows: what profiling and perplexity read.
 
 A text is a file (plain or .xz), or one of the embedded ones: "mini-train" and "mini-test" are
-documents generated from the two sides of the embedded task sets, so they exist everywhere.
+documents generated from the two sides of the embedded task sets, so they exist everywhere; or a split
+of WikiText-2 (raw) from the Hugging Face hub: "wikitext2-train", "wikitext2-test".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from allocmoe.mini.corpus import EOS, read_text
 from allocmoe.mini.items import TASKS, sample, statement
 
 EMBEDDED = {"mini-train": "train", "mini-test": "test"}
+HUB = {"wikitext2-train": "train", "wikitext2-test": "test"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ def embedded(side: str, characters: int, seed: int = 1) -> str:
     return EOS.join(pieces)
 
 
+def _wikitext(split: str) -> str:
+    """A split of WikiText-2 raw, its rows joined by blank lines, as is usual for perplexity."""
+    try:
+        from datasets import load_dataset
+
+        return "\n\n".join(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
+    except Exception as error:  # of the hub's and the network's many kinds
+        raise AllocMoEError(f"cannot load WikiText-2: {str(error).splitlines()[0][:200]}; give a text file") from None
+
+
 def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
     """The first `count` whole windows of `length` tokens of a text (a path, or an embedded name).
 
@@ -60,13 +72,15 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
         raise AllocMoEError(f"need at least 1 window of at least 2 tokens, got {count} of {length}")
     if text in EMBEDDED:
         content, name = embedded(EMBEDDED[text], count * length * 8), text
+    elif text in HUB:
+        content, name = _wikitext(HUB[text])[: count * length * 12], text
     else:
         try:
             content, name = read_text(Path(text)), Path(text).name
         except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
             damaged = isinstance(error, EOFError | lzma.LZMAError)
             reason = getattr(error, "strerror", None) or ("damaged" if damaged else "not UTF-8 text")
-            known = ", ".join(EMBEDDED)
+            known = ", ".join([*EMBEDDED, *HUB])
             raise AllocMoEError(f"cannot read the text {text}: {reason}; give a text file, or one of {known}") from None
         content = content[: count * length * 12]
     ids = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]

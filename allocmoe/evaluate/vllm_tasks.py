@@ -9,23 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from allocmoe.engines.vllm.engine import DEFAULTS, VLLMEngine, in_process
-from allocmoe.engines.vllm.plugin import register
-from allocmoe.errors import AllocMoEError
-from allocmoe.spec import MoESpec
+from allocmoe.engines.vllm.engine import DEFAULTS, VLLMEngine, starting
 
 
 def load(folder: Path | str, dtype: str = "float32", batch: int = 64, **options: Any) -> tuple[VLLMEngine, Any]:
     """An engine and lm-eval's `VLLM` around the same `LLM`; `batch` requests enter one call.
 
-    Raises AllocMoEError without vLLM, or for a folder that holds no supported MoE model.
+    Raises AllocMoEError without vLLM, for a folder that holds no supported MoE model, and where vLLM
+    does not start on it.
     """
-    MoESpec.from_folder(folder)
-    in_process(dtype)
-    try:
+    with starting(folder, dtype):
         from lm_eval.models.vllm_causallms import VLLM
-    except ImportError as error:
-        raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from None
-    register()
-    lm = VLLM(pretrained=str(folder), dtype=dtype, batch_size=batch, **{**DEFAULTS, **options})
+
+        lm = VLLM(pretrained=str(folder), dtype=dtype, batch_size=batch, **{**DEFAULTS, **options})
     return VLLMEngine(lm.model, folder), lm

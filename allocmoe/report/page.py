@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -15,13 +17,13 @@ from allocmoe import documents
 from allocmoe.allocation import normalised
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
-from allocmoe.report import figures, tables
+from allocmoe.report import figures, tables, timeline
 from allocmoe.report.figures import PHASES, TIMES, group_name, name
 from allocmoe.report.tables import BASELINE, FOCUS, MEAN, ORIGINAL, Comparison, Group, QualityRow, SpeedRow
 from allocmoe.stats import Interval
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from jinja2 import Environment
     from plotly.graph_objects import Figure
 
 DASH = "\N{EN DASH}"
@@ -82,8 +84,7 @@ def write(records: Sequence[Record], path: Path, title: str) -> None:
 def render(records: Sequence[Record], title: str) -> str:
     """The page as HTML text; see `write`."""
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
+        import jinja2 as _templates  # noqa: F401
         from plotly.offline import get_plotlyjs
         from statsmodels import stats as _needed  # noqa: F401
     except ImportError as error:
@@ -105,33 +106,41 @@ def render(records: Sequence[Record], title: str) -> str:
         ("layers", "Experts per layer", list(_layers([q.group for q in quality] or groups))),
         ("sensitivity", "What a layer's experts are worth", list(_sensitivity(profiles))),
         ("spent", "Spent against requested", list(_spent(quality))),
+        ("history", "History over commits", [Block(*block) for block in timeline.blocks(records)]),
     ]
     task_groups = list(dict.fromkeys(m for r in records for m in r.metrics if m.startswith("group/")))
     shown = [(key, heading, blocks) for key, heading, blocks in sections if blocks]
-    environment = Environment(
-        loader=PackageLoader("allocmoe", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"times": times, "points": points, "number": number, "name": name, "group": group_name}
     return environment.get_template("page.html.j2").render(
         title=title,
-        plotly=Markup(get_plotlyjs()),
+        plotly=packed(get_plotlyjs()),
         reading=[_read_quality(q) for q in quality] + [_read_speed(s) for s in speed],
         sections=shown,
-        figures=_embed([json.loads(b.figure.to_json()) for _, _, blocks in shown for b in blocks]),
+        figures=packed(_compact([json.loads(b.figure.to_json()) for _, _, blocks in shown for b in blocks])),
         verdicts=[q for q in quality if q.verdicts],
         task_groups=task_groups,
         records=records,
-        data=_embed(tables.plain([r.to_dict() for r in records])),
+        data=packed(_compact(tables.plain([r.to_dict() for r in records]))),
         groups=groups + profiles,
         methods={r.method for r in records},
         untested=[s.group.label for s in speed if s.group.fingerprint not in {q.group.fingerprint for q in quality}],
         environments=_distinct([r.environment for r in records]),
         commands=_distinct([r.command for r in records]),
     )
+
+
+def templates() -> Environment:
+    """The templates beside this module; text put into them is escaped, and a name they lack is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("allocmoe", "report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def packed(text: str) -> str:
+    """Text for a script element that the page unpacks: gzip in base64, so nothing in it can end the element."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no time: same records, same page
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -267,9 +276,5 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
     return list({json.dumps(v, sort_keys=True): v for v in values}.values())
 
 
-def _embed(value: Any) -> Markup:
-    from markupsafe import Markup
-
-    # inside a script element nothing but "<" can end the element or open a comment
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
+def _compact(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,13 +1,25 @@
-"""asv benchmarks of the project's own code: the allocation programme and the token rules."""
+"""asv: time and memory of the project's own code, without a model's forward passes."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from allocmoe import allocation, routing
+from allocmoe import allocation, methods, mini, routing
+from allocmoe.plan import Plan
+from allocmoe.spec import MoESpec
 
 SHAPES = {"olmoe": (16, 8, 64), "qwen": (24, 4, 48), "deepseek": (26, 6, 78)}
+
+
+def table(layers: int, top_k: int) -> np.ndarray:
+    """A sensitivity matrix that falls with k, as Algorithm 1 gives it."""
+    return np.sort(np.random.default_rng(0).random((layers, top_k)) + 1, axis=1)[:, ::-1]
 
 
 class AllocL:
@@ -18,10 +30,16 @@ class AllocL:
 
     def setup(self, shape: str) -> None:
         layers, top_k, self.budget = SHAPES[shape]
-        self.table = np.sort(np.random.default_rng(0).random((layers, top_k)) + 1, axis=1)[:, ::-1]
+        self.table = table(layers, top_k)
 
     def time_alloc_l(self, shape: str) -> None:
         allocation.alloc_l(self.table, self.budget)
+
+    def peakmem_alloc_l(self, shape: str) -> None:
+        allocation.alloc_l(self.table, self.budget)
+
+    def time_lexi(self, shape: str) -> None:
+        allocation.lexi(self.table, self.budget, 0)
 
 
 class TokenRules:
@@ -31,9 +49,60 @@ class TokenRules:
     param_names = ["rule", "tokens"]
 
     def setup(self, rule: str, tokens: int) -> None:
+        torch.set_num_threads(1)
         logits = torch.randn(tokens, 64, generator=torch.Generator().manual_seed(0))
         self.scores = logits.softmax(-1).topk(8).values
         self.argument = {"top_k": 4, "alloc_t": 4.0, "top_p": 0.2, "naee": 0.4}[rule]
 
     def time_keep(self, rule: str, tokens: int) -> None:
         getattr(routing, rule)(self.scores, self.argument)
+
+
+class Plans:
+    """A plan file, written and read back."""
+
+    def setup(self) -> None:
+        folder = mini.resolve("mini-olmoe")
+        spec = MoESpec.from_folder(folder)
+        self.plan = methods.allocate("alloc-t", spec, "0" * 16, spec.original_budget // 2)
+        self.path = Path(tempfile.mkdtemp(prefix="allocmoe-plan-")) / "plan.json"
+        self.plan.save(self.path)
+
+    def teardown(self) -> None:
+        self.path.unlink()
+        self.path.parent.rmdir()
+
+    def time_load(self) -> None:
+        Plan.load(self.path)
+
+    def time_save(self) -> None:
+        self.plan.save(self.path)
+
+
+class Profiler:
+    """Algorithm 1 on the embedded model: two windows."""
+
+    timeout = 600
+
+    def setup(self) -> None:
+        from allocmoe.engines.hf import HFEngine
+        from allocmoe.evaluate.text import windows
+
+        torch.set_num_threads(1)
+        self.engine = HFEngine.load(mini.resolve("mini-olmoe"))
+        self.text = windows(self.engine.tokenizer, "mini-train", 2, 256)
+
+    def time_profile(self) -> None:
+        from allocmoe.profile import algorithm1
+
+        algorithm1.fast(self.engine, self.text, 2, progress=False)
+
+    def peakmem_profile(self) -> None:
+        self.time_profile()
+
+
+class Start:
+    """From the shell to the help text: no verb may import what it does not need."""
+
+    def time_help(self) -> None:
+        subprocess.run([sys.executable, "-m", "allocmoe.cli", "--help"], check=True, stdout=subprocess.DEVNULL)

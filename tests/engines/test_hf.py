@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FAMILIES, tiny
+from transformers import AutoModelForCausalLM, GraniteMoeConfig
 
 from allocmoe import methods
 from allocmoe.engines import experts
@@ -19,6 +20,7 @@ from allocmoe.evaluate.text import Windows
 from allocmoe.measure.protocol import all_plans
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
+from allocmoe.spec import MoESpec
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
@@ -196,6 +198,21 @@ def test_another_models_plan_is_refused(family: str) -> None:
     with pytest.raises(AllocMoEError, match="another model"):
         engine.apply(plan)
     assert engine.plan is None
+
+
+def test_granite_is_refused_a_plan_and_not_broken_by_one() -> None:
+    """Its layer splits its work by K columns, which are no longer all there."""
+    config = GraniteMoeConfig(
+        vocab_size=96, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    model: Any = AutoModelForCausalLM.from_config(config)
+    spec = MoESpec.from_config(config)
+    engine = HFEngine(model, spec, "granite", "0" * 16)
+    before = logits(engine, input_ids=IDS)
+    with pytest.raises(AllocMoEError, match="granitemoe layer takes top-k as fixed"):
+        engine.apply(methods.allocate("uniform", spec, engine.fingerprint, 2))
+    torch.testing.assert_close(logits(engine, input_ids=IDS), before)
 
 
 def test_skipping_experts_equals_eager_on_ragged_masks(engine: HFEngine) -> None:

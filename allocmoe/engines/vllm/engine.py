@@ -1,8 +1,10 @@
 """An in-process vLLM whose plans can be switched: what measuring needs, and nothing a server does.
 
-engine = VLLMEngine.load("path/of/checkpoint")
-with engine.using(plan):
-    engine.llm.generate(...)
+    engine = VLLMEngine.load("path/of/checkpoint")
+    with engine.using(plan):
+        engine.llm.generate(...)
+
+To serve a plan, give it to `vllm serve` instead: see this folder's README.
 """
 
 from __future__ import annotations
@@ -48,6 +50,22 @@ def in_process(dtype: str) -> None:
         os.environ.setdefault(name, value)
 
 
+@contextmanager
+def starting(folder: Path | str, dtype: str) -> Iterator[None]:
+    """Around the making of an `LLM`: prepares for it, and what goes wrong inside is an AllocMoEError."""
+    MoESpec.from_folder(folder)
+    in_process(dtype)
+    try:
+        register()  # where the package lies unpacked, vLLM may not find its entry point
+        yield
+    except AllocMoEError:
+        raise
+    except ImportError as error:
+        raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from error
+    except Exception as error:  # of vLLM's many kinds
+        raise AllocMoEError(f"vLLM did not start on {folder}: {error}") from error
+
+
 class VLLMEngine:
     """Around an `LLM` that was started with `additional_config={"allocmoe": {"live": True}}`.
 
@@ -71,14 +89,11 @@ class VLLMEngine:
     def load(cls, folder: Path | str, dtype: str = "float32", name: str | None = None, mark: str | None = None,
              **options: Any) -> VLLMEngine:  # fmt: skip
         """Start vLLM on a checkpoint folder; `options` go to `vllm.LLM`, over DEFAULTS."""
-        MoESpec.from_folder(folder)
-        in_process(dtype)
-        try:
+        with starting(folder, dtype):
             from vllm import LLM
-        except ImportError as error:
-            raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from None
-        register()  # where the package lies unpacked, vLLM may not find its entry point
-        return cls(LLM(str(folder), dtype=dtype, **{**DEFAULTS, **options}), folder, name, mark)
+
+            llm = LLM(str(folder), dtype=dtype, **{**DEFAULTS, **options})
+        return cls(llm, folder, name, mark)
 
     def close(self) -> None:
         """Stop the engine, so that another can be started in this process."""

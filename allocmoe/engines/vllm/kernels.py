@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from allocmoe.engines.vllm.refuse import SUPPORTED, unsupported
+from allocmoe.engines.vllm.router import real_rows
 from allocmoe.errors import AllocMoEError
 
 
@@ -51,7 +52,7 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
 
     def apply(**call: Any) -> None:
         ids, rule = call["topk_ids"], router.rule
-        if rule is None or (ids.shape[1] < rule.top_k and not rule.ragged):
+        if rule is None or (not rule.ragged and real_rows(ids) is None):
             return stock(**call)
         keep = ids >= 0
         pairs = keep.flatten().nonzero().squeeze(1)

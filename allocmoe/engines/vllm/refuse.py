@@ -41,7 +41,11 @@ def check_extension(name: str) -> None:
     if name:
         from allocmoe.engines.vllm.worker import PlanWorker
 
-        if not issubclass(pkgutil.resolve_name(name), PlanWorker):
+        try:
+            theirs = pkgutil.resolve_name(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise AllocMoEError(f"the worker extension {name} cannot be imported: {error}") from error
+        if not issubclass(theirs, PlanWorker):
             raise AllocMoEError(
                 f"the worker extension {name} takes the place of the plan's own: derive it from "
                 "allocmoe.engines.vllm.worker.PlanWorker"

@@ -65,7 +65,7 @@ class Settings:
 
     @classmethod
     def requested(cls, additional_config: Any) -> Settings | None:
-        """As `of`, falling back on the plan file that ALLOCMOE_PLAN names."""
+        """As `of`; where that asks for nothing at all, the plan file that ALLOCMOE_PLAN names."""
         found = cls.of(additional_config)
         path = os.environ.get(VARIABLE)
         return cls(Plan.load(Path(path))) if found is None and path else found
@@ -80,5 +80,6 @@ def _plan(value: Any) -> Plan | None:
 
 
 def plan_of(value: Any) -> Plan:
-    """A plan from its document, checked as a file would be."""
-    return Plan.from_dict(documents.parse(documents.dump(value), "plan", "the plan in the engine's config"))
+    """A plan from its document, or from that as JSON text, checked as a file would be."""
+    text = value if isinstance(value, str) else documents.dump(value)
+    return Plan.from_dict(documents.parse(text, "plan", "the plan given to the engine"))

@@ -6,7 +6,6 @@ module in every worker, before the worker is made: so the plan reaches workers t
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from allocmoe.engines.vllm.plugin import register
@@ -31,7 +30,7 @@ class PlanWorker:
             from allocmoe.errors import AllocMoEError
 
             raise AllocMoEError('this engine was started with a plan for good: give "live": true to switch plans')
-        budgeted.apply(plan_of(json.loads(plan) if isinstance(plan, str) else plan) if plan else None)
+        budgeted.apply(plan_of(plan) if plan else None)
         return budgeted.describe()
 
     def allocmoe_count(self, on: bool) -> None:

@@ -154,14 +154,18 @@ def test_what_is_not_ragged_goes_to_the_kernel_as_it_is(rule: str | None) -> Non
 
 def test_top_k_over_padding_is_ragged() -> None:
     """Rows of padding are marked, and the rest is as wide as before."""
+    from vllm.forward_context import ForwardContext, override_forward_context
+
     from allocmoe.engines.vllm.kernels import one_pair_a_row
 
     stock, made = Stock(*FLOAT), LayerRule.of(plan("top_k"), 0, -1)
     mask = torch.ones(4, TOP).bool()
+    real = torch.tensor([True, False, True, True])
     call = routing(mask, torch.float32)
-    kept = made(call["topk_weights"], call["topk_ids"], torch.tensor([True, False, True, True]))
+    kept = made(call["topk_weights"], call["topk_ids"], real)
     call |= {"topk_weights": kept[0], "topk_ids": kept[1]}
-    one_pair_a_row(stock.apply, SimpleNamespace(rule=made))(**call)
+    with override_forward_context(ForwardContext({}, {}, {}, is_padding=~real)):
+        one_pair_a_row(stock.apply, SimpleNamespace(rule=made))(**call)
     torch.testing.assert_close(call["output"].double(), stock.by_hand(call["hidden_states"], *kept), **stock.tolerance)
     assert stock.pairs == [3 * 2]
 

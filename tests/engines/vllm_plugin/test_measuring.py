@@ -169,6 +169,9 @@ def test_bench_and_eval_take_vllm(tmp_path: Path, hf: HFEngine) -> None:
 
 
 def test_an_unknown_engine_is_one_line(tmp_path: Path) -> None:
+    done = run("eval", "mini-olmoe", "--engine", "vllm", "--dtype", "float13", "--records", tmp_path / "r.jsonl")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "float13" in done.stderr
     done = run("eval", "mini-olmoe", "--engine", "sglang", "--records", tmp_path / "r.jsonl")
     assert done.returncode == 2
     assert done.stderr.strip() == "error: unknown engine 'sglang': expected transformers or vllm"

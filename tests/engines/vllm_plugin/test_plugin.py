@@ -135,6 +135,9 @@ def test_the_worker_is_extended_unless_the_user_extends_it(configure: Configured
     assert configure(additional_config=asked, worker_extension_cls=own).parallel_config.worker_extension_cls == own
     with pytest.raises(AllocMoEError, match="derive it from"):
         configure(additional_config=asked, worker_extension_cls=f"{__name__}.Foreign")
+    for missing in ("no.such.Module", f"{__name__}.NoSuchClass", "not a name"):
+        with pytest.raises(AllocMoEError, match=f"{missing} cannot be imported"):
+            configure(additional_config=asked, worker_extension_cls=missing)
     assert configure(additional_config={KEY: {"live": True}}).parallel_config.worker_extension_cls == plugin.EXTENSION
 
 

@@ -152,6 +152,13 @@ def test_an_empty_variable_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert Settings.requested({}) is None
 
 
+def test_a_plan_as_json_text_is_checked_as_a_file_is(file: Path) -> None:
+    assert plan_of(file.read_text()) == plan("alloc_t")
+    for text in ("{", "[]", "no plan"):
+        with pytest.raises(AllocMoEError, match="the plan given to the engine"):
+            plan_of(text)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.none() | plans(), st.booleans(), st.booleans(), st.booleans())
 def test_it_comes_back_through_json(plan: Plan | None, live: bool, count: bool, any_weights: bool) -> None:

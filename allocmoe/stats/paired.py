@@ -240,7 +240,7 @@ def _task(tasks: Tasks, name: str) -> Mapping[str, Sequence[Any]]:
 def _same_items(a: Tasks, b: Tasks, name: str) -> tuple[np.ndarray, np.ndarray]:
     first, second = _task(a, name), _task(b, name)
     if list(first["ids"]) != list(second["ids"]):
-        raise AllocMoEError(f"the two methods were measured on different items of {name}")
+        raise AllocMoEError(f"the two were measured on different items of {name}")
     x, y = _binary(first["correct"]), _binary(second["correct"])
     if not len(x) == len(y) == len(first["ids"]):
         raise AllocMoEError(f"{name} has {len(first['ids'])} items, but {len(x)} and {len(y)} results")

@@ -1,0 +1,14 @@
+"""The gate: is this commit worse than the baseline, in quality, activations or speed?
+
+    from allocmoe import gate, records
+    found = gate.compare(records.load("new.jsonl"), records.load("baseline.jsonl"))
+    sys.exit(found.code)  # 0 pass, 1 regressed, 2 could not measure
+
+`pairing` finds what may be compared and the evidence, `verdict` judges it, `show` words it.
+"""
+
+from allocmoe.gate.floors import load as load_floors
+from allocmoe.gate.pairing import METRICS
+from allocmoe.gate.verdict import MARGINS, NEW, PASS, REGRESSED, UNMEASURED, Gate, Row, compare
+
+__all__ = ["MARGINS", "METRICS", "NEW", "PASS", "REGRESSED", "UNMEASURED", "Gate", "Row", "compare", "load_floors"]

