@@ -31,7 +31,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.algorithm1 import Walk
 from allocmoe.spec import MoESpec
 
-MODEL = shipped()[0]
+MODEL = "mini-olmoe"
 FIRST, SECOND = list(TASKS)[:2]
 SPEC = MoESpec.from_folder(resolve(MODEL))
 LEAST, MOST = SPEC.layers, SPEC.original_budget

@@ -15,13 +15,13 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate import quality
 from allocmoe.measure.protocol import Protocol
 from allocmoe.methods import METHODS
-from allocmoe.mini import resolve, shipped
+from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
 
-MODEL = shipped()[0]
+MODEL = "mini-olmoe"
 TINY = Size(calibration=1, windows=2, items=6, protocol=Protocol(batch=2, prompt=8, decode=2, warmups=0, runs=2))
 SPEC = MoESpec.from_folder(resolve(MODEL))
 WANTED = {("original", SPEC.original_budget)}

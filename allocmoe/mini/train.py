@@ -234,7 +234,7 @@ def train(text: Path, out: Path, recipe: Recipe, device: str, every: float = 3.0
 def main(
     text: Annotated[Path, typer.Option(help="Folder with the training text files.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and training state.")],
-    minutes: Annotated[float, typer.Option(help="Time to train, over all runs of this command (on a CPU: of processor time).")],
+    minutes: Annotated[float, typer.Option(help="Time to train, over all runs (on a CPU: processor time).")],
     model: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINABLE)}.")] = "mini-olmoe",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of weights, data and order.")] = 0,

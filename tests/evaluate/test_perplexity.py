@@ -18,10 +18,10 @@ from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.text import Windows, windows
 from allocmoe.methods import allocate
-from allocmoe.mini import resolve, shipped
+from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 
-MODEL = resolve(shipped()[0])
+MODEL = resolve("mini-olmoe")
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 
 

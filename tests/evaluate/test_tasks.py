@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.tasks import FOLDER, TaskSuite, scores
 from allocmoe.methods import allocate
-from allocmoe.mini import resolve, shipped, write_tasks
+from allocmoe.mini import resolve, write_tasks
 from allocmoe.mini.items import GROUPS, TASKS
 from allocmoe.plan import Plan
 
-MODEL = resolve(shipped()[0])
+MODEL = resolve("mini-olmoe")
 THREE = [next(name for name, task in TASKS.items() if task.group == group) for group in GROUPS]
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 

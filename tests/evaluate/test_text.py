@@ -14,14 +14,14 @@ from transformers import AutoTokenizer
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate import text
 from allocmoe.evaluate.text import Windows, embedded, windows
-from allocmoe.mini import resolve, shipped
+from allocmoe.mini import resolve
 from allocmoe.mini.corpus import EOS
 from allocmoe.mini.items import TASKS, Item, held_out, sample, side
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(resolve(shipped()[0]))
+    return AutoTokenizer.from_pretrained(resolve("mini-olmoe"))
 
 
 def refused(tokenizer: Any, path: Path | str, *says: str, count: int = 1, length: int = 16) -> None:
