@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from allocmoe import documents
 from allocmoe.errors import AllocMoEError
 from allocmoe.mini.corpus import EOS, read_text
 from allocmoe.mini.items import TASKS, sample, statement
@@ -36,8 +37,10 @@ class Windows:
         return list(self.ids.split(size))
 
     def describe(self) -> dict[str, Any]:
-        """For records: text, windows and their length in tokens."""
-        return {"text": self.name, "windows": len(self.ids), "window": self.ids.shape[1]}
+        """For records: text, windows, their length in tokens, and a digest of the tokens themselves: the
+        same name may stand for another text in another commit."""
+        shown = documents.digest(self.ids.tolist())
+        return {"text": self.name, "windows": len(self.ids), "window": self.ids.shape[1], "digest": shown}
 
 
 def embedded(side: str, characters: int, seed: int = 1) -> str:

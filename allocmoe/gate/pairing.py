@@ -22,7 +22,7 @@ MACHINE = ("system", "processor", "cores", "threads", "gpu", "cuda", "driver")
 
 
 class Key(NamedTuple):
-    """What a row of the gate is about."""
+    """What a row of the gate is about; `model` ends in "@vllm" where that is the engine."""
 
     model: str
     method: str
@@ -59,6 +59,12 @@ class Evidence:
     note: str = ""
 
 
+def label(record: Record) -> str:
+    """The model, with the engine unless it is transformers: the two are never compared."""
+    engine = record.setup.get("engine", "transformers")
+    return record.model if engine == "transformers" else f"{record.model}@{engine}"
+
+
 def keys(records: Sequence[Record]) -> set[Key]:
     """The rows that records have something to say about."""
     found = set()
@@ -69,7 +75,7 @@ def keys(records: Sequence[Record]) -> set[Key]:
         metrics |= {"perplexity"} if "perplexity" in r.metrics else set()
         metrics |= {"accuracy"} if r.about == "quality" and r.samples.get("tasks") else set()
         metrics |= {"activations"} if "per_token" in r.spent else set()
-        found |= {Key(r.model, r.method, r.budget, metric) for metric in metrics}
+        found |= {Key(label(r), r.method, r.budget, metric) for metric in metrics}
     return found
 
 
@@ -101,7 +107,7 @@ def alone(key: Key, records: Sequence[Record]) -> float:
 
 def _about(key: Key, records: Sequence[Record]) -> list[Record]:
     """A row's own records. Activations are those of the quality measurement, where there is one."""
-    point = [r for r in records if (r.model, r.method, r.budget) == key[:3]]
+    point = [r for r in records if (label(r), r.method, r.budget) == key[:3]]
     of = {about: [r for r in point if r.about == about] for about in ("quality", "speed")}
     if key.metric in SPEED:
         return of["speed"]
@@ -189,7 +195,7 @@ def _sessions(key: Key, records: Sequence[Record]) -> list[float]:
     """[sessions] log(method / original) of the sessions that measured both; one cut short is left out."""
     originals = {
         str(r.setup.get("session", "")): r
-        for r in _distinct([r for r in records if r.about == "speed" and (r.model, r.method) == (key.model, ORIGINAL)])
+        for r in _distinct([r for r in records if r.about == "speed" and (label(r), r.method) == (key.model, ORIGINAL)])
     }
     pairs = [(r, originals.get(str(r.setup.get("session", "")))) for r in _distinct(_about(key, records))]
     name = f"{key.metric}_s"

@@ -40,7 +40,10 @@ def test_windows_are_the_first_tokens_of_a_file_in_order(tokenizer: Any, tmp_pat
     found = windows(tokenizer, str(path), 5, 12)
     assert found.ids.shape == (5, 12)
     assert found.ids.flatten().tolist() == ids[:60]
-    assert found.describe() == {"text": "story.txt", "windows": 5, "window": 12}
+    said = found.describe()
+    assert {**said, "digest": None} == {"text": "story.txt", "windows": 5, "window": 12, "digest": None}
+    path.write_text(path.read_text().upper())
+    assert windows(tokenizer, str(path), 5, 12).describe()["digest"] != said["digest"], "the same name, another text"
 
 
 def test_a_short_text_gives_the_whole_windows_it_has(tokenizer: Any, tmp_path: Path) -> None:

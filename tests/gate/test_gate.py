@@ -287,6 +287,21 @@ def test_several_setups_in_a_file_are_ambiguous(old, new):
     assert "the baseline holds it" in row(compare(new, old + other), f"{NAME}/accuracy").reason
 
 
+def test_two_engines_in_a_file_have_rows_of_their_own(old, new):
+    def there(records: list[Record]) -> list[Record]:
+        return changed(
+            [r for r in records if r.about == "speed"],
+            "speed",
+            setup=lambda s: s | {"engine": "vllm", "session": f"v{s['session']}"},
+        )
+
+    found = compare(new + slower(there(new), 1.5, "alloc-moe"), old + there(old))
+    assert row(found, f"{NAME}/decode").verdict == PASS
+    assert row(found, "mini@vllm/alloc-moe/64/decode").verdict == REGRESSED
+    assert compare(new + there(new), old + there(old)).code == 0
+    assert row(compare(new, old + there(old)), "mini@vllm/alloc-moe/64/decode").reason == "not measured"
+
+
 def test_the_last_of_two_measurements_of_the_same_counts(old, new):
     later = changed(new, "quality", created="2027-01-01T00:00:00+00:00")
     later = worse(later, samples=lambda s: lose(s, 100))
