@@ -200,6 +200,7 @@ def _notes(new: Sequence[Record], old: Sequence[Record]) -> list[str]:
     for side, records in (("new", new), ("baseline", old)):
         for name, dirty in _commits(records).items():
             notes.append(f"{side}: commit {name or 'not known'}{', with uncommitted changes' if dirty else ''}")
+        notes += [f"{side}: measuring failed with {r.details.get('error')}" for r in records if r.about == "failure"]
     if new and {r.key for r in new} and sorted(map(_identity, new)) == sorted(map(_identity, old)):
         notes.append("the two files hold the same measurement: nothing new was compared")
     return notes

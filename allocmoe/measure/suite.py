@@ -132,11 +132,21 @@ def chosen(asked: str | None = None) -> Suite:
 def run(suite: Suite, path: Path, progress: bool = True) -> list[Record]:
     """Measure what `path` lacks of a suite, at the present commit; all records of the file.
 
-    Raises AllocMoEError if the file holds another commit's records, or if a model or an engine fails:
-    what was measured before is in the file, and the same call goes on from there.
+    Raises AllocMoEError if the file holds another commit's records. What else goes wrong is raised as it is,
+    after a record (about "failure") that says so, since a history would otherwise not know of a commit at which
+    nothing could be measured. What was measured before is in the file, and the same call goes on from there.
     """
     path = Path(path)
     _one_commit(path, records.resume(path))
+    try:
+        return _run(suite, path, progress)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        records.append(path, Record("failure", "", "", None, None, None, {}, {}, details={"error": said}))
+        raise
+
+
+def _run(suite: Suite, path: Path, progress: bool) -> list[Record]:
     made: dict[str, list[Plan]] = {}
     for model in dict.fromkeys([*suite.models, *(model for _, model in suite.timed)]):
         made[model] = _quality(suite, model, path, progress)

@@ -417,3 +417,14 @@ def test_json_is_json(old, new):
     one = next(r for r in document["rows"] if r["row"] == f"{NAME}/decode")
     assert one["low"] < one["change"] < one["high"] < one["margin"] == 3
     assert one["unit"] == "%"
+
+
+def test_a_commit_at_which_measuring_failed_is_not_measured_and_says_why(old):
+    failed = Record(
+        "failure", "", "", None, None, None, {}, {}, details={"error": "KeyError: 'k'"}, environment=old[0].environment
+    )
+    found = compare([failed], old)
+    assert found.code == 2
+    assert set(verdicts(found).values()) == {UNMEASURED}
+    assert "new: measuring failed with KeyError: 'k'" in found.notes
+    assert compare([*old, failed], old).code == 0, "it went on and was measured"

@@ -146,6 +146,16 @@ def test_a_commit_that_breaks_the_engine_is_a_gap_and_its_first_commit_is_named(
     assert not any(g.last for g in found)
 
 
+def test_a_commit_at_which_nothing_could_be_measured_is_known_by_its_failure(records: list[Record]):
+    wrong = commit(5)["hash"]
+    kept = [r for r in records if r.environment["commit"]["hash"] != wrong]
+    assert history.gaps(history.series(kept)) == [], "nobody knows of it"
+    failed = Record("failure", "", "", None, None, None, {}, {}, environment={"commit": commit(5)})
+    found = history.gaps(history.series([*kept, failed]))
+    assert found
+    assert {g.commits[0].hash for g in found} == {wrong}
+
+
 def test_a_gap_up_to_now_and_one_before_the_first_record(records: list[Record]):
     late = [
         r

@@ -105,7 +105,11 @@ def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monke
     monkeypatch.setattr(suites, "start", dies)
     with pytest.raises(AllocMoEError, match=r"process of transformers with mini-olmoe died"):
         run(replace(TINY, starts=1, methods=("uniform",)), path, progress=False)
-    assert [r.about for r in records.load(path)] == ["quality", "quality"]
+    *whole, failed = records.load(path)
+    assert [r.about for r in whole] == ["quality", "quality"]
+    assert failed.about == "failure"
+    assert "process of transformers with mini-olmoe died" in failed.details["error"]
+    assert failed.environment.get("commit") == records.commit()
 
 
 def test_killed_at_any_moment_it_resumes(tmp_path: Path) -> None:
