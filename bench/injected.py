@@ -94,6 +94,7 @@ def main(
     before: Annotated[int, typer.Option(help="Sound commits before the faults.")] = 6,
     after: Annotated[int, typer.Option(help="Commits after each fault, which keep it.")] = 3,
     starts: Annotated[int, typer.Option(help="Engine starts of a commit that is timed.")] = 12,
+    only: Annotated[list[str] | None, typer.Option(help="A fault; repeat. Default: all.")] = None,
 ) -> None:
     """Put faults into commits, measure every commit, and ask the gate and the history."""
     clone = out.resolve() / "clone"
@@ -113,7 +114,7 @@ def main(
     for name, suite in (("quality", QUALITY), ("speed", SPEED)):
         (out / f"{name}.json").write_text(json.dumps(suite))
     log = {fault: git(clone, "log", "--reverse", "--format=%H", f"-{before + 1 + after}", fault).split()
-           for fault in FAULTS}  # fmt: skip
+           for fault in FAULTS if not only or fault in only}  # fmt: skip
     results: dict[str, Any] = {}
     for fault, hashes in log.items():
         timed = fault == "five-percent-slower"
