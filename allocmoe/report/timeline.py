@@ -25,9 +25,9 @@ MOST = 12
 
 
 def blocks(records: Sequence[Record]) -> list[tuple[str, Figure, dict[str, Any]]]:
-    """Title, figure and facts for the caption of each metric; nothing where fewer than two commits are named."""
+    """Title, figure and facts for the caption of each metric; nothing where no series has two commits."""
     found = history.series(records)
-    if not found or len(found[0].commits) < 2:
+    if all(len(s.points) < 2 for s in found):  # several models, each measured at a commit of its own, say
         return []
     changes, gaps = history.changes(found), history.gaps(found)
     made = []

@@ -77,7 +77,7 @@ def test_hostile_names_stay_text():
                     environment={**MACHINE, "commit": commit(n, hash=evil + str(n))}) for n in range(2)]  # fmt: skip
     made += [replace(r, budget=32) for r in made]
     text = page.render(made, "Evil")
-    assert "<img" not in text.split("</style>")[1].split("</head>")[1]
+    assert "<img" not in text.split("</head>")[1]
     for _, fig, _ in timeline.blocks(made):
         assert not [t for t in fig.data if "<img" in f"{t.name}{t.text}"]
         assert not [a for a in fig.layout.annotations if "<img" in a.text]
