@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 for verb in (
     planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, measuring.measure,
-    gating.gate, gating.baseline, history.history, showing.report, showing.demo,
+    gating.baseline, gating.gate, history.history, showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)
 
