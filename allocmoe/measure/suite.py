@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from tqdm import tqdm
 
 from allocmoe import mini, records
@@ -105,6 +106,24 @@ SUITES = {
 }
 
 
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_TEXT, _COUNT, _FROM_ONE = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 1}
+_FORM = {
+    "type": "object",
+    "properties": {
+        "models": _STRINGS,
+        "methods": _STRINGS,
+        "tasks": {"anyOf": [_STRINGS, {"type": "null"}]},
+        "timed": {"type": "array", "items": {**_STRINGS, "minItems": 2, "maxItems": 2}},
+        "shares": {"type": "array", "items": {"type": "number"}},
+        "text": _TEXT, "calibration": _TEXT, "dtype": _TEXT, "device": _TEXT,
+        "windows": _FROM_ONE, "calibration_windows": _FROM_ONE,
+        "items": _COUNT, "starts": _COUNT, "seed": _COUNT,
+        "protocol": {"type": "object", "additionalProperties": {"type": "integer"}},
+    },
+}  # fmt: skip
+
+
 def chosen(asked: str | None = None) -> Suite:
     """The suite that is asked for: a name of SUITES, or a JSON file with the fields of a `Suite` that
     differ from "small". None: what the variable ALLOCMOE_SUITE says, else "small"."""
@@ -118,6 +137,9 @@ def chosen(asked: str | None = None) -> Suite:
     known = {f.name for f in fields(Suite)}
     if not isinstance(values, dict) or not set(values) <= known:
         raise AllocMoEError(f"the suite {name} has unknown fields: expected some of {', '.join(sorted(known))}")
+    for fault in Draft202012Validator(_FORM).iter_errors(values):
+        where = ".".join(map(str, fault.absolute_path))
+        raise AllocMoEError(f"the suite {name} cannot be understood: {where}: {fault.message[:200]}")
     try:
         if "protocol" in values:
             values["protocol"] = Protocol(**values["protocol"])

@@ -162,6 +162,10 @@ def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch:
         ("[1]", "unknown fields"), ('{"model": "a"}', "unknown fields"), ("{", "no suite"),
         ('{"methods": ["best"]}', "cannot measure best"), ('{"timed": [["sglang", "a"]]}', "cannot measure sglang"),
         ('{"shares": [1.5]}', "between 0 and 1"), ('{"protocol": {"speed": 3}}', "cannot be understood"),
+        ('{"models": "mini-olmoe"}', "models: 'mini-olmoe' is not of type 'array'"),
+        ('{"timed": [["vllm"]]}', r"timed.0: \['vllm'\] is too short"), ('{"windows": "x"}', "windows: 'x' is not"),
+        ('{"starts": "three"}', "starts: 'three' is not"), ('{"shares": ["a"]}', "shares.0: 'a' is not"),
+        ('{"protocol": [1]}', "protocol"),
         ('{"protocol": {"runs": 0}}', "at least one"), ('{"models": [], "timed": []}', "needs models"),
     ],
 )  # fmt: skip
