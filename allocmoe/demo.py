@@ -11,16 +11,13 @@ from tqdm import tqdm
 
 from allocmoe import mini, records, report
 from allocmoe.engines.hf import HFEngine
-from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.tasks import TaskSuite
 from allocmoe.evaluate.text import windows
 from allocmoe.measure import protocol as speed
 from allocmoe.measure import shapes
 from allocmoe.methods import METHODS
-from allocmoe.profile.run import profile
-from allocmoe.profile.sensitivity import Sensitivity
-from allocmoe.records import Record
+from allocmoe.profile.run import as_record, kept
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,14 @@ def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progre
     """
     engine = HFEngine.load(mini.resolve(model))
     path = out / "records.jsonl"
-    sensitivity = _profiled(engine, out, size, seed, progress)
+    calibration = windows(engine.tokenizer, "mini-train", size.calibration, WINDOW)
+    sensitivity = kept(engine, calibration, BATCH, out / "profile.json", seed=seed, progress=progress)
     budgets = engine.spec.budgets()
     plans = speed.all_plans(engine, sensitivity, list(METHODS), budgets, seed=seed)
     for plan in plans:
         plan.save(out / "plans" / f"{plan.method}-{plan.budget}.json")
     if not any(r.about == "profile" and r.fingerprint == engine.fingerprint for r in records.resume(path)):
-        records.append(path, profile_record(engine, sensitivity))
+        records.append(path, as_record(engine, sensitivity))
     held_out = windows(engine.tokenizer, "mini-test", size.windows, WINDOW)
     evaluate(
         engine, plans, held_out, path,
@@ -71,42 +69,3 @@ def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progre
     found = records.load(path)
     report.write(found, page, f"Alloc-MoE on {model}")
     return {**report.summary(found), "page": str(page), "records": str(path)}
-
-
-def profile_record(engine: HFEngine, sensitivity: Sensitivity, metrics: dict[str, float] | None = None) -> Record:
-    """A profile as a record."""
-    calibration = sensitivity.calibration
-    return Record(
-        about="profile",
-        model=engine.name,
-        fingerprint=engine.fingerprint,
-        method=None,
-        budget=None,
-        plan=None,
-        setup=calibration,
-        metrics={
-            "evaluations": sensitivity.evaluations,
-            "tokens": calibration["windows"] * calibration["window"],
-            **(metrics or {}),
-        },
-        details={
-            "perplexity": [list(row) for row in sensitivity.perplexity],
-            "distances": [list(row) for row in sensitivity.distances],
-            "digest": sensitivity.digest,
-        },
-    )
-
-
-def _profiled(engine: HFEngine, out: Path, size: Size, seed: int, progress: bool) -> Sensitivity:
-    """The profile of an earlier run of this model in `out`, or a new one."""
-    path = out / "profile.json"
-    text = windows(engine.tokenizer, "mini-train", size.calibration, WINDOW)
-    if path.exists():
-        found = Sensitivity.load(path)
-        if found.fingerprint != engine.fingerprint:
-            raise AllocMoEError(f"{path} is the profile of another model: give another folder with --out")
-        if (found.calibration["windows"], found.calibration["seed"]) == (len(text.ids), seed):
-            return found
-    found = profile(engine, text, BATCH, partial=out / "profile.partial", seed=seed, progress=progress)
-    found.save(path)
-    return found

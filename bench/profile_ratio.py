@@ -19,12 +19,11 @@ import torch
 import typer
 
 from allocmoe import mini, records
-from allocmoe.demo import profile_record
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.text import windows
 from allocmoe.profile import algorithm1
-from allocmoe.profile.run import profile
+from allocmoe.profile.run import as_record, profile
 
 
 def main(
@@ -60,7 +59,7 @@ def main(
         "largest_relative_difference": float(apart.max()),
         **bound,
     }
-    record = profile_record(engine, profile(engine, text, batch, progress=False), metrics)
+    record = as_record(engine, profile(engine, text, batch, progress=False), metrics)
     record.samples.update({"naive_s": seconds["naive"], "fast_s": seconds["fast"]})
     records.append(to, record)
     print(json.dumps(metrics))

@@ -17,6 +17,7 @@ from allocmoe.measure.protocol import Protocol
 from allocmoe.methods import METHODS
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
+from allocmoe.profile import run as profiling
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
@@ -72,7 +73,7 @@ def resumed(interrupted: tuple[Path, list[Record]], counted: list[Plan]) -> tupl
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "_measure", counting)
-        patch.setattr(module, "profile", lambda *_, **__: pytest.fail("the profile was whole"))
+        patch.setattr(profiling, "profile", lambda *_, **__: pytest.fail("the profile was whole"))
         return out, run(out)
 
 

@@ -215,21 +215,17 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
 def _profile(suite: Suite, engine: Any, path: Path, progress: bool) -> Any:
     """The profile that the present commit makes; kept beside the records for the next, resumed run."""
     from allocmoe.evaluate.text import windows
-    from allocmoe.profile.run import profile
-    from allocmoe.profile.sensitivity import Sensitivity
+    from allocmoe.profile.run import as_record, kept
 
     if not any(METHODS[m].needs_profile for m in suite.methods):
         return None
     commit = str((records.commit() or {}).get("hash"))[:12]
     beside = path.with_name(f"{path.stem}.profiles") / f"{engine.fingerprint}-{commit}.json"
     text = windows(engine.tokenizer, suite.calibration, suite.calibration_windows, WINDOW)
-    if beside.exists():
-        found = Sensitivity.load(beside)
-        if found.calibration["windows"] == len(text.ids) and found.fingerprint == engine.fingerprint:
-            return found
-    found = profile(engine, text, BATCH, seed=suite.seed, progress=progress)
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    found.save(beside)
+    found = kept(engine, text, BATCH, beside, seed=suite.seed, progress=progress)
+    written = [record.details.get("digest") for record in records.resume(path) if record.about == "profile"]
+    if found.digest not in written:
+        records.append(path, as_record(engine, found))
     return found
 
 

@@ -73,7 +73,7 @@ def _pick(rng: random.Random, right: str, pool: list[str], n: int) -> tuple[tupl
 def agree(rng: random.Random) -> Item:
     """Agreement in a made-up language: the noun's class decides the adjective's ending. Chance 50 %.
 
-    The class is known from the mark that training shows behind every noun; the question has none.
+    The class is known from the marks that training shows with every noun; the question has none.
     """
     noun, adjective = rng.choice(NOUNS), rng.choice(ADJECTIVES)
     prompt = f"{rng.choice(OWNERS)} {noun} {rng.choice(COPULAS)}"
@@ -99,18 +99,18 @@ def story(rng: random.Random) -> Item:
 
 
 def kind(rng: random.Random) -> Item:
-    """What kind of thing something is: stated in training, asked as a question. Chance 25 %."""
+    """What kind of thing something is: stated in training, asked as a question. Chance 12.5 %."""
     thing, right = rng.choice(THINGS)
     prompt = f"{rng.choice(NAMES)} asks: what kind of thing is {thing}? Answer:"
-    choices, answer = _pick(rng, f" {right}", [f" {k}" for k in KINDS], 4)
+    choices, answer = _pick(rng, f" {right}", [f" {k}" for k in KINDS], 8)
     return Item(thing, prompt, choices, answer)
 
 
 def facts(rng: random.Random) -> Item:
-    """A fact stated in training, asked in the form of a question: closed book. Chance 25 %."""
+    """A fact stated in training, asked in the form of a question: closed book. Chance 12.5 %."""
     who, about = rng.choice(PEOPLE), rng.randrange(3)
     prompt = f"{rng.choice(NAMES)} asks: {FACT_FORMS[about][2].format(n=who[0])}"
-    choices, answer = _pick(rng, f" {who[1 + about]}", [f" {w}" for w in FACTS[about]], 4)
+    choices, answer = _pick(rng, f" {who[1 + about]}", [f" {w}" for w in FACTS[about]], 8)
     return Item(f"{who[0]}/{about}", prompt, choices, answer)
 
 
@@ -184,10 +184,12 @@ def statement(rng: random.Random) -> str:
     if about == 0:
         thing, its = rng.choice(THINGS)
         return f"{rng.choice(['Everyone knows that', 'They say that', 'Clearly,'])} {thing} is a sort of {its}."
-    if about == 1:
+    if about in (1, 2):
         first, second = rng.sample(NOUNS, 2)
-        shown = [f"{noun} {MARKS[CLASSES[noun]]}" for noun in (first, second)]
-        return f"{rng.choice(SEEN)} {shown[0]} and {shown[1]}."
+        link = ["", f" {rng.choice(COPULAS)}"][about - 1]  # behind a noun, and where adjectives stand
+        shown = [f"{noun}{link} {MARKS[CLASSES[noun]]}" for noun in (first, second)]
+        said = [rng.choice(SEEN), rng.choice(OWNERS)][about - 1]
+        return f"{said} {shown[0]} and {shown[1]}."
     who, parts = rng.choice(PEOPLE), []
     for fact in rng.sample(range(3), 3):
         parts.append(FACT_FORMS[fact][rng.randrange(2)].format(n=who[0]) + f" {who[1 + fact]}.")
@@ -209,10 +211,10 @@ class Task:
 TASKS = {
     "mini_agree": Task("nlu", agree, one_in=2, chance=0.5),
     "mini_story": Task("nlu", story),
-    "mini_kind": Task("nlu", kind, one_in=2),
-    "mini_facts": Task("reasoning", facts, one_in=2),
+    "mini_kind": Task("nlu", kind, one_in=2, chance=0.125),
+    "mini_facts": Task("reasoning", facts, one_in=2, chance=0.125),
     "mini_rank": Task("reasoning", rank, one_in=2, chance=0.5),
-    "mini_map": Task("reasoning", map_, one_in=2, chance=0.5),
+    "mini_map": Task("reasoning", map_, one_in=2, chance=0.5, share=2),
     "mini_add": Task("math", add, share=3),
     "mini_word": Task("math", word, share=2),
     "mini_seq": Task("math", seq, one_in=3),

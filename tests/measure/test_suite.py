@@ -38,6 +38,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_whole_measurement(measured: Path) -> None:
     found = records.load(measured)
+    profile = found.pop(0)
+    assert (profile.about, profile.details["digest"]) == ("profile", found[2].details["origin"]["profile"])
     assert [(r.about, r.method, r.budget) for r in found] == [
         (about, method, budget)
         for about in ("quality", "speed", "speed")

@@ -16,9 +16,9 @@ import pytest
 from scipy.stats import chisquare
 
 from allocmoe.mini.items import GROUPS, NOUNS, TASKS, THINGS, Item, held_out, sample, side, statement
-from allocmoe.mini.words import CLASSES, KINDS, PEOPLE, SIZES, STATES, TOWNS
+from allocmoe.mini.words import ADJECTIVES, CLASSES, ENDINGS, KINDS, PEOPLE, SIZES, STATES, TOWNS
 
-CHOICES = {"mini_agree": 2, "mini_rank": 2, "mini_map": 2}  # else 4
+CHOICES = {"mini_agree": 2, "mini_rank": 2, "mini_map": 2, "mini_kind": 8, "mini_facts": 8}  # else 4
 
 
 @cache
@@ -177,6 +177,7 @@ def test_statements_of_facts_hold_the_knowledge_but_no_question() -> None:
         words |= set(re.findall(r"\w+", said))
     assert sum(who[0] in words for who in PEOPLE) > 0.95 * len(PEOPLE)
     assert {thing for thing, _ in THINGS} | set(NOUNS) <= words
+    assert not {adjective + ending for adjective in ADJECTIVES for ending in ENDINGS} & words, "asked, not stated"
     assert len({who[0] for who in PEOPLE}) == len(PEOPLE)
 
 
