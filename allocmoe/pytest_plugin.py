@@ -18,6 +18,7 @@ import pytest
 
 ROOT = "allocmoe-gate"
 MARK = ("allocmoe", "could not measure")
+OPTIONS = ("baseline", "records", "floors", "margin", "across-machines")
 
 
 class GateError(Exception):
@@ -60,11 +61,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--allocmoe-baseline", type=Path, metavar="FILE", help="Records of the baseline.")
     group.addoption("--allocmoe-records", type=Path, metavar="FILE", help="Records of this commit.")
     group.addoption("--allocmoe-floors", type=Path, metavar="FILE", help="Absolute limits of rows.")
+    group.addoption(
+        "--allocmoe-margin", action="append", metavar="METRIC=PERCENT", help="What a worsening may be; repeat."
+    )
+    group.addoption("--allocmoe-across-machines", action="store_true", help="Compare quality of two machines.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    old, new, floors = (config.getoption(f"--allocmoe-{name}") for name in ("baseline", "records", "floors"))
-    if (old is None) != (new is None) or (floors is not None and old is None):
+    old, new, *others = (config.getoption(f"--allocmoe-{name}") for name in OPTIONS)
+    if (old is None) != (new is None) or (any(others) and old is None):
         raise pytest.UsageError("the gate needs both --allocmoe-baseline FILE and --allocmoe-records FILE")
     if old is not None:
         config.pluginmanager.register(Status(), "allocmoe-gate-status")
@@ -85,12 +90,12 @@ def _rows(config: pytest.Config) -> Iterator[tuple[str, str, str]]:
     """Name, verdict and message of every row; where there is no gate at all, of one that says so."""
     from allocmoe import records
     from allocmoe.errors import AllocMoEError
-    from allocmoe.gate import compare, load_floors, show
+    from allocmoe.gate import compare, load_floors, read_margins, show
 
-    old, new, floors = (config.getoption(f"--allocmoe-{name}") for name in ("baseline", "records", "floors"))
+    old, new, floors, margins, across = (config.getoption(f"--allocmoe-{name}") for name in OPTIONS)
     try:
         limits = load_floors(floors) if floors else {}
-        gate = compare(records.load(new), records.load(old), floors=limits)
+        gate = compare(records.load(new), records.load(old), read_margins(margins or []), limits, across)
     except AllocMoEError as error:
         yield "records", MARK[1], f"{MARK[1]}: {error}"
         return

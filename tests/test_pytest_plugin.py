@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -54,6 +55,25 @@ def test_rows_are_tests(pytester: pytest.Pytester, folder: Path) -> None:
     result = run(pytester, folder, "new", "-v")
     assert result.ret == 0
     result.assert_outcomes(passed=13, skipped=2)
+    result.stdout.fnmatch_lines(["allocmoe-gate::mini/alloc-moe/64/perplexity PASSED*"])
+
+
+def test_a_wide_margin_lets_a_slowdown_pass(pytester: pytest.Pytester, folder: Path) -> None:
+    assert run(pytester, folder, "slow").ret == 1
+    assert run(pytester, folder, "slow", "--allocmoe-margin=decode=20", "--allocmoe-margin=prefill=20").ret == 0
+
+
+def test_a_margin_that_is_none_could_not_measure(pytester: pytest.Pytester, folder: Path) -> None:
+    result = run(pytester, folder, "new", "--allocmoe-margin=decode")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*no margin 'decode': expected METRIC=NUMBER*"])
+
+
+def test_another_machine_is_compared_only_if_asked(pytester: pytest.Pytester, folder: Path) -> None:
+    elsewhere = [replace(r, environment={**r.environment, "processor": "another"}) for r in measured(1)]
+    write(folder / "elsewhere.jsonl", elsewhere)
+    assert run(pytester, folder, "elsewhere").ret == 2
+    result = run(pytester, folder, "elsewhere", "--allocmoe-across-machines", "-v")
     result.stdout.fnmatch_lines(["allocmoe-gate::mini/alloc-moe/64/perplexity PASSED*"])
 
 

@@ -68,12 +68,12 @@ def gate(
     Example: [bold]allocmoe gate records.jsonl --baseline baseline.jsonl[/bold]
     """
     from allocmoe import records
-    from allocmoe.gate import compare, load_floors, show
+    from allocmoe.gate import compare, load_floors, read_margins, show
 
     if summary:
         check_writable(summary)
     limits = load_floors(floors) if floors else {}
-    found = compare(records.load(new), records.load(baseline), _margins(margin or []), limits, across_machines)
+    found = compare(records.load(new), records.load(baseline), read_margins(margin or []), limits, across_machines)
     if as_json:
         print_json(show.document(found))
     else:
@@ -82,14 +82,3 @@ def gate(
         with summary.open("a", encoding="utf-8") as file:
             file.write(show.markdown(found))
     raise typer.Exit(found.code)
-
-
-def _margins(said: list[str]) -> dict[str, float]:
-    found = {}
-    for one in said:
-        metric, _, number = one.partition("=")
-        try:
-            found[metric] = float(number)
-        except ValueError:
-            raise AllocMoEError(f"no margin {one!r}: expected METRIC=NUMBER, for example perplexity=1") from None
-    return found

@@ -9,6 +9,18 @@
 
 from allocmoe.gate.floors import load as load_floors
 from allocmoe.gate.pairing import METRICS
-from allocmoe.gate.verdict import MARGINS, NEW, PASS, REGRESSED, UNMEASURED, Gate, Row, compare
+from allocmoe.gate.verdict import MARGINS, NEW, PASS, REGRESSED, UNMEASURED, Gate, Row, compare, read_margins
 
-__all__ = ["MARGINS", "METRICS", "NEW", "PASS", "REGRESSED", "UNMEASURED", "Gate", "Row", "compare", "load_floors"]
+__all__ = [
+    "MARGINS",
+    "METRICS",
+    "NEW",
+    "PASS",
+    "REGRESSED",
+    "UNMEASURED",
+    "Gate",
+    "Row",
+    "compare",
+    "load_floors",
+    "read_margins",
+]

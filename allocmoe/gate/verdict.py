@@ -20,6 +20,18 @@ MARGINS = {"perplexity": 1.0, "accuracy": 1.0, "activations": 1.0, "prefill": 3.
 COUNTED = {"perplexity": "windows", "accuracy": "items", "prefill": "sessions a side", "decode": "sessions a side"}
 
 
+def read_margins(said: Sequence[str]) -> dict[str, float]:
+    """Margins as people write them, METRIC=NUMBER. Raises AllocMoEError for what is not."""
+    found = {}
+    for one in said:
+        metric, _, number = one.partition("=")
+        try:
+            found[metric] = float(number)
+        except ValueError:
+            raise AllocMoEError(f"no margin {one!r}: expected METRIC=NUMBER, for example perplexity=1") from None
+    return found
+
+
 @dataclass(frozen=True)
 class Row:
     """One model, method, budget and metric, compared. What is not known is NaN.
