@@ -6,7 +6,8 @@ Both sides of the gate are drawn from the same pool of speed sessions of one com
 replacement, and within each session its rounds with replacement (a round keeps its original and its
 methods together). To them come results on `--items` items of the first method, of which `--flips`
 change between the two measurements. Three cases are judged by the gate as it is: nothing changed; the
-first method takes 3 % longer; the first method loses 1 point of accuracy. Perplexity, which has no
+first method takes 3 % longer; the first method loses 1 point of accuracy. And once with nothing drawn: the pool
+itself, in two random halves of whole sessions ("halves"). Perplexity, which has no
 noise on one machine, is left out: it could only add tests to Holm's family.
 
 A pool of few sessions understates how far sessions differ, by (n - 1) / n in the variance.
@@ -36,6 +37,7 @@ from allocmoe.records import Record
 
 ORIGINAL = "original"
 SLOWDOWN, LOSS = 1.03, 0.01
+OUTCOMES = ("passed", "regressed", "unmeasured")  # by exit code
 Session = list[Record]
 
 
@@ -55,6 +57,14 @@ def main(
         raise AllocMoEError("a simulation needs a run or more, and two sessions or more a side")
     gc.freeze()  # statsmodels collects garbage in every call, which costs more than all the rest
     metrics: dict[str, float] = {}
+    half, rng = len(pool) // 2, np.random.default_rng(seed)
+    apart = []
+    for _ in tqdm(range(runs if half >= 2 else 0), desc=f"halves of {half} sessions", disable=None):
+        order = rng.permutation(len(pool))
+        sides = ([r for i in order[start : start + half] for r in pool[i]] for start in (0, half))
+        apart.append(gate.compare(*sides).code)
+    for code, outcome in enumerate(OUTCOMES):
+        metrics[f"halves/{half}/{outcome}"] = apart.count(code) / max(1, len(apart))
     for size in sizes:
         rng = np.random.default_rng([seed, size])
         codes: dict[str, list[int]] = {}
@@ -62,7 +72,7 @@ def main(
             for case, code in judged(pool, size, flips, items, rng).items():
                 codes.setdefault(case, []).append(code)
         for case, found in codes.items():
-            for code, outcome in enumerate(("passed", "regressed", "unmeasured")):
+            for code, outcome in enumerate(OUTCOMES):
                 metrics[f"{case}/{size}/{outcome}"] = found.count(code) / runs
     first = pool[0][0]
     record = Record(
@@ -161,6 +171,10 @@ def show(metrics: dict[str, float], sizes: Sequence[int], runs: int) -> None:
         ]
         table.add_row(str(size), *rates)
     Console(width=160).print(table)
+    shares = [
+        f"{name.split('/')[2]} {100 * share:.1f}" for name, share in metrics.items() if name.startswith("halves/")
+    ]
+    print(f"the pool's own halves, {runs} times, %: {', '.join(shares)}")
 
 
 if __name__ == "__main__":
