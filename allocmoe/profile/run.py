@@ -70,7 +70,6 @@ def kept(
             raise AllocMoEError(f"{path} is the profile of another model: give another folder")
         if found.calibration.items() >= {**text.describe(), "batch": batch, "seed": seed}.items():
             return found
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = profile(engine, text, batch, partial=path.with_suffix(".partial"), seed=seed, progress=progress)
     found.save(path)
     return found
