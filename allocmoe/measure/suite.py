@@ -34,6 +34,7 @@ from allocmoe.measure.protocol import Protocol
 from allocmoe.methods import METHODS
 from allocmoe.plan import Plan
 from allocmoe.records import Record
+from allocmoe.spec import PAPER_BUDGETS
 
 VARIABLE = "ALLOCMOE_SUITE"
 WINDOW, BATCH = 256, 8  # tokens; windows that share a batch
@@ -47,7 +48,7 @@ class Suite:
         models: for quality; names of embedded models, or checkpoint folders.
         timed: for speed: (engine, model) pairs.
         methods: of METHODS; `original` is always among them.
-        shares: budgets as shares of L * K.
+        shares: budgets as shares of L * K; None: each model's own four, the paper's where it has them.
         text, calibration: held-out text and the profile's (see `evaluate.text.windows`).
         windows, items: of the held-out text; per task, 0 for perplexity alone.
         calibration_windows: what the profile reads.
@@ -61,7 +62,7 @@ class Suite:
     models: tuple[str, ...]
     timed: tuple[tuple[str, str], ...]
     methods: tuple[str, ...] = tuple(METHODS)
-    shares: tuple[float, ...] = (0.5,)
+    shares: tuple[float, ...] | None = (0.5,)
     text: str = "mini-test"
     calibration: str = "mini-train"
     windows: int = 32
@@ -79,7 +80,7 @@ class Suite:
         engines = [e for e, _ in self.timed if e not in ("transformers", "vllm")]
         if unknown or engines:
             raise AllocMoEError(f"a suite cannot measure {', '.join(unknown + engines)}: see `allocmoe measure --help`")
-        if not all(0 < share < 1 for share in self.shares) or self.starts < 0 or not (self.models or self.timed):
+        if not all(0 < share < 1 for share in self.shares or ()) or self.starts < 0 or not (self.models or self.timed):
             raise AllocMoEError("a suite needs models, shares between 0 and 1, and engine starts that are not negative")
 
 
@@ -93,7 +94,7 @@ SUITES = {
     "paper": Suite(
         models=PAPER,
         timed=tuple((engine, model) for model in PAPER for engine in ("vllm", "transformers")),
-        shares=(0.875, 0.75, 0.625, 0.5),
+        shares=None,
         text="wikitext2-test",
         calibration="wikitext2-train",
         windows=128,
@@ -115,7 +116,7 @@ _FORM = {
         "methods": _STRINGS,
         "tasks": {"anyOf": [_STRINGS, {"type": "null"}]},
         "timed": {"type": "array", "items": {**_STRINGS, "minItems": 2, "maxItems": 2}},
-        "shares": {"type": "array", "items": {"type": "number"}},
+        "shares": {"type": ["array", "null"], "items": {"type": "number"}},
         "text": _TEXT, "calibration": _TEXT, "dtype": _TEXT, "device": _TEXT,
         "windows": _FROM_ONE, "calibration_windows": _FROM_ONE,
         "items": _COUNT, "starts": _COUNT, "seed": _COUNT,
@@ -200,7 +201,9 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
 
     engine = HFEngine.load(mini.resolve(model), suite.dtype, suite.device)
     known = _profile(suite, engine, path, progress)
-    budgets = [round(share * engine.spec.original_budget) for share in suite.shares]
+    budgets = engine.spec.budgets()
+    if suite.shares is not None:
+        budgets = [round(share * engine.spec.original_budget) for share in suite.shares]
     plans = speed.all_plans(engine, known, suite.methods, budgets, seed=suite.seed)
     if model in suite.models:
         held_out = windows(engine.tokenizer, suite.text, suite.windows, WINDOW)
@@ -280,6 +283,12 @@ def start(suite: Suite, engine: str, model: str, plans: Sequence[dict], progress
     if engine == "vllm":
         live.close()
     return [record.to_dict() for record in found]
+
+
+def shares(suite: Suite) -> list[float]:
+    """Every share of L * K that a suite may measure, as `values` names them."""
+    paper = [b / layers / top_k for (layers, _, top_k), budgets in PAPER_BUDGETS.items() for b in budgets]
+    return sorted({round(share, 4) for share in suite.shares or paper}, reverse=True)
 
 
 Key = tuple[str, str, str, float, str]  # metric, model, method, share of L * K, engine

@@ -44,7 +44,7 @@ class _Reads:
 
 
 class Quality(_Reads):
-    params = [list(SUITE.models), list(SUITE.methods), list(SUITE.shares)]
+    params = [list(SUITE.models), list(SUITE.methods), suite.shares(SUITE)]
     param_names = ["model", "method", "share"]
 
     def track_perplexity(self, cache: dict[Any, Any], *at: Any) -> Any:
@@ -63,7 +63,7 @@ class Quality(_Reads):
 
 class Speed(_Reads):
     params = [
-        list(dict.fromkeys(model for _, model in SUITE.timed)), list(SUITE.methods), list(SUITE.shares),
+        list(dict.fromkeys(model for _, model in SUITE.timed)), list(SUITE.methods), suite.shares(SUITE),
         list(dict.fromkeys(engine for engine, _ in SUITE.timed)),
     ]  # fmt: skip
 

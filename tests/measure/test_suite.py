@@ -147,6 +147,16 @@ def test_the_suites_are_sound() -> None:
     assert set(small.methods) == set(paper.methods) == set(METHODS)
     assert paper.protocol == Protocol(8, 32, 128, 5, 10), "the paper's"
     assert (paper.device, len(paper.models), len(paper.timed)) == ("cuda", 3, 6)
+    assert paper.shares is None, "each model's own"
+    assert suites.shares(paper) == [0.875, 0.8333, 0.75, 0.6667, 0.625, 0.5, 0.3333], "of 128, 96 and 156"
+    assert suites.shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
+
+
+def test_without_shares_it_measures_the_papers_budgets(tmp_path: Path) -> None:
+    tiny = replace(TINY, models=("mini-deepseek",), timed=(), methods=("uniform",), shares=None, starts=0)
+    found = run(tiny, tmp_path / "head.jsonl", progress=False)
+    assert [r.budget for r in found] == [156, 130, 104, 78, 52]
+    assert {key[3] for key, _ in values(found)} == {1.0, 0.8333, 0.6667, 0.5, 0.3333}
 
 
 def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
