@@ -2,13 +2,13 @@
 
     python bench/simulate_gate.py --noise sessions.jsonl --runs 1000 --records reports/records/gate.jsonl
 
-Both sides of the gate are drawn from the same pool of speed sessions of one commit: sessions with
-replacement, and within each session its rounds with replacement (a round keeps its original and its
-methods together). To them come results on `--items` items of the first method, of which `--flips`
-change between the two measurements. Three cases are judged by the gate as it is: nothing changed; the
-first method takes 3 % longer; the first method loses 1 point of accuracy. And once with nothing drawn: the pool
-itself, in two random halves of whole sessions ("halves"). Perplexity, which has no
-noise on one machine, is left out: it could only add tests to Holm's family.
+Both sides of the gate are drawn from the same pool of speed sessions, of one commit or of several that differ in
+nothing that is measured: sessions with replacement, and within each session its rounds with replacement (a round
+keeps its original and its methods together). To them come results on `--items` items of the first method, of
+which `--flips` change between the two measurements. Three cases are judged by the gate as it is: nothing changed;
+the first method takes 3 % longer; the first method loses 1 point of accuracy. And once with nothing drawn: the
+pool itself, in two random halves of whole sessions ("halves"). Perplexity, which has no noise on one machine, is
+left out: it could only add tests to Holm's family.
 
 A pool of few sessions understates how far sessions differ, by (n - 1) / n in the variance.
 
@@ -42,7 +42,7 @@ Session = list[Record]
 
 
 def main(
-    noise: Annotated[Path, typer.Option(help="Records with several speed sessions of one commit.")],
+    noise: Annotated[list[Path], typer.Option(help="Records with speed sessions; repeat for commits that are alike.")],
     to: Annotated[Path, typer.Option("--records")] = Path("records.jsonl"),
     runs: int = 1000,
     sessions: Annotated[str, typer.Option(help="Sessions a side, with commas.")] = "4,8,12,16,20",
@@ -99,19 +99,22 @@ def main(
     print(json.dumps(metrics))
 
 
-def load(path: Path) -> list[Session]:
-    """The whole sessions of a file, each with the original first and the same plans in the same order.
+def load(paths: Sequence[Path]) -> list[Session]:
+    """The whole sessions of some files, each with the original first and the same plans in the same order, as if
+    all were of the first one's commit.
 
-    Raises AllocMoEError for fewer than three: they would all look alike.
+    Raises AllocMoEError for fewer than three (they would all look alike), or a session without a plan of the others.
     """
     found: dict[str, Session] = {}
-    for record in records.load(path):
-        if record.about == "speed":
-            found.setdefault(record.setup["session"], []).append(record)
+    every = [record for path in paths for record in records.load(path) if record.about == "speed"]
+    for record in every:
+        environment = {**record.environment, "commit": every[0].environment.get("commit")}
+        found.setdefault(record.setup["session"], []).append(replace(record, environment=environment))
     pool = [sorted(s, key=lambda r: (r.method != ORIGINAL, str(r.method), r.budget)) for s in found.values()]
     plans = {tuple((r.method, r.budget) for r in s) for s in pool}
     if len(pool) < 3 or len(plans) != 1 or len(pool[0]) < 2 or pool[0][0].method != ORIGINAL:
-        raise AllocMoEError(f"{path} needs three speed sessions or more, all with the original and the same methods")
+        names = ", ".join(map(str, paths))
+        raise AllocMoEError(f"{names} needs three speed sessions or more, all with the original and the same methods")
     return pool
 
 
