@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from allocmoe import documents, gate, records
+from allocmoe import documents, gate, records, stats
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 
@@ -57,6 +57,9 @@ def main(
         raise AllocMoEError("a simulation needs a run or more, and two sessions or more a side")
     gc.freeze()  # statsmodels collects garbage in every call, which costs more than all the rest
     metrics: dict[str, float] = {}
+    for name in ("prefill_s", "decode_s"):  # of what a session says, on the log scale; all plans alike
+        said = [[stats.session_median(r.samples[name], s[0].samples[name]) for r in s[1:]] for s in pool]
+        metrics[f"session_sd/{name[:-2]}"] = float(np.sqrt(np.var(said, axis=0, ddof=1).mean()))
     half, rng = len(pool) // 2, np.random.default_rng(seed)
     apart = []
     for _ in tqdm(range(runs if half >= 2 else 0), desc=f"halves of {half} sessions", disable=None):
@@ -89,6 +92,7 @@ def main(
         metrics=metrics,
         details={
             "pool": len(pool),
+            "rounds": len(pool[0][0].samples["decode_s"]),
             "methods": [f"{r.method}/{r.budget}" for r in pool[0]],
             "noise": documents.digest([[r.samples for r in session] for session in pool]),
             "measured_on": first.environment,
