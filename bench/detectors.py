@@ -3,7 +3,7 @@
     python bench/detectors.py --records reports/records/history.jsonl
 
 The noise is that of real sessions (noise.json, see README.md): a simulated session is a bootstrap of the
-rounds of one of them, and its estimate the 20 % trimmed mean of the log-ratios to the original. Prints a
+rounds of one of them, and its estimate the median of the log-ratios to the original. Prints a
 table; the last line of stdout is one JSON document.
 """
 
@@ -19,11 +19,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from scipy.stats import trim_mean
 
 from allocmoe import records
 from allocmoe.history import METRICS, steps
-from allocmoe.history.collect import TRIM
 from allocmoe.history.steps import ALPHA, Step
 from allocmoe.records import Record
 
@@ -161,7 +159,7 @@ def estimates(logs: Sequence[np.ndarray], count: int, rng: np.random.Generator) 
     """Estimates of simulated sessions of one method and phase, around 0, with a spread of 1."""
     pool = logs[rng.integers(len(logs))]
     drawn = pool[rng.integers(len(pool), size=(1000, 1)), rng.integers(pool.shape[1], size=(1000, pool.shape[1]))]
-    values = trim_mean(drawn, TRIM, axis=1)
+    values = np.median(drawn, axis=1)
     return rng.choice((values - values.mean()) / values.std(), count)
 
 

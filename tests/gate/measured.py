@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocmoe.gate import Gate, Row
 from allocmoe.records import Record
 
 COMMIT = {"hash": "a" * 40, "date": "2026-01-02T03:04:05+00:00", "dirty": False}
@@ -21,6 +22,7 @@ ENVIRONMENT: dict[str, Any] = {
 }
 PLANS = (("original", 128), ("uniform", 64), ("alloc-moe", 64))
 GAIN = {"original": 1.0, "uniform": 1.3, "alloc-moe": 1.2}
+NAME = "mini/alloc-moe/64"
 
 
 def made(about: str, method: str, budget: int, **parts: Any) -> Record:
@@ -90,3 +92,26 @@ def changed(records: list[Record], about: str, **parts: Any) -> list[Record]:
         replace(r, **{k: v(getattr(r, k)) if callable(v) else v for k, v in parts.items()}) if r.about == about else r
         for r in records
     ]
+
+
+def machine(**values: Any) -> dict[str, Any]:
+    return ENVIRONMENT | values
+
+
+def verdicts(found: Gate) -> dict[str, str]:
+    return {row.name: row.verdict for row in found.rows}
+
+
+def row(found: Gate, name: str) -> Row:
+    return next(r for r in found.rows if r.name == name)
+
+
+def worse(records: list[Record], about: str = "quality", method: str = "alloc-moe", **parts: object) -> list[Record]:
+    return [changed([r], about, **parts)[0] if r.method == method else r for r in records]
+
+
+def lose(samples: dict, items: int) -> dict:
+    correct = list(samples["tasks"]["add"]["correct"])
+    for i in [i for i, right in enumerate(correct) if right][:items]:
+        correct[i] = 0
+    return samples | {"tasks": samples["tasks"] | {"add": samples["tasks"]["add"] | {"correct": correct}}}

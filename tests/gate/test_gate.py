@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from measured import COMMIT, ENVIRONMENT, changed, measured, slower
+from measured import NAME, changed, lose, measured, row, slower, verdicts, worse
 from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in a test
 
-from allocmoe import gate, stats
-from allocmoe.errors import AllocMoEError
-from allocmoe.gate import NEW, PASS, REGRESSED, UNMEASURED, compare, show
-from allocmoe.records import Record
+from allocmoe import stats
+from allocmoe.gate import PASS, REGRESSED, UNMEASURED, compare, show
 
 few = settings(max_examples=8, deadline=None)
-NAME = "mini/alloc-moe/64"
-
-
-@pytest.fixture(scope="module")
-def old() -> list[Record]:
-    return measured(0)
-
-
-@pytest.fixture(scope="module")
-def new() -> list[Record]:
-    return measured(1)
-
-
-def verdicts(found: gate.Gate) -> dict[str, str]:
-    return {row.name: row.verdict for row in found.rows}
-
-
-def row(found: gate.Gate, name: str) -> gate.Row:
-    return next(r for r in found.rows if r.name == name)
-
-
-def worse(records: list[Record], about: str = "quality", method: str = "alloc-moe", **parts: object) -> list[Record]:
-    return [changed([r], about, **parts)[0] if r.method == method else r for r in records]
-
-
-def lose(samples: dict, items: int) -> dict:
-    correct = list(samples["tasks"]["add"]["correct"])
-    for i in [i for i, right in enumerate(correct) if right][:items]:
-        correct[i] = 0
-    return samples | {"tasks": samples["tasks"] | {"add": samples["tasks"]["add"] | {"correct": correct}}}
 
 
 def test_two_quiet_measurements_of_the_same_pass(old, new):
@@ -183,189 +150,6 @@ def test_activations_of_a_model_with_speed_alone(old, new):
     assert row(found, f"{NAME}/activations").verdict == REGRESSED
 
 
-def machine(**values: object) -> dict:
-    return ENVIRONMENT | values
-
-
-QUALITY, SPEED, EVERY = ("perplexity", "accuracy"), ("prefill", "decode"), gate.METRICS
-REFUSED = {
-    "other weights": ("quality", {"fingerprint": "0" * 16}, (*QUALITY, "activations"), "different weights"),
-    "other text": ("quality", {"setup": lambda s: s | {"text": "news"}}, QUALITY, 'text "stories" against "news"'),
-    "other windows": ("quality", {"setup": lambda s: s | {"windows": 64}}, QUALITY, "windows 32 against 64"),
-    "other items": ("quality", {"setup": lambda s: s | {"tasks": {"add": 9}}}, QUALITY, "different setup: tasks"),
-    "other protocol": ("speed", {"setup": lambda s: s | {"batch": 1}}, SPEED, "batch 8 against 1"),
-    "other processor": ("speed", {"environment": machine(processor="new")}, SPEED, 'processor "some" against "new"'),
-    "other cores": ("quality", {"environment": machine(cores=2)}, QUALITY, "different machine: cores 8 against 2"),
-    "other threads": ("speed", {"environment": machine(threads=1)}, SPEED, "threads"),
-    "a gpu": ("speed", {"environment": machine(gpu="H")}, SPEED, 'gpu null against "H"'),
-    "other driver": ("quality", {"environment": machine(driver="1")}, QUALITY, "driver"),
-    "other torch": (
-        "quality", {"environment": machine(versions=ENVIRONMENT["versions"] | {"torch": "3"})}, QUALITY, "torch",
-    ),
-    "vllm": (
-        "speed", {"environment": machine(versions=ENVIRONMENT["versions"] | {"vllm": "1"})}, SPEED, "vllm",
-    ),
-    "no machine": ("quality", {"environment": {"commit": COMMIT}}, QUALITY, "does not say on which machine"),
-    "other ids": (
-        "quality",
-        {"samples": lambda s: s | {"tasks": {t: v | {"ids": v["ids"][::-1]} for t, v in s["tasks"].items()}}},
-        ("accuracy",), "different items of add",
-    ),
-    "other tasks": (
-        "quality", {"samples": lambda s: s | {"tasks": {"add": s["tasks"]["add"]}}}, ("accuracy",), "different tasks",
-    ),
-    "other window lengths": (
-        "quality", {"samples": lambda s: s | {"window_tokens": [9] * 32}}, ("perplexity",), "different windows",
-    ),
-    "fewer losses": ("quality", {"samples": lambda s: s | {"nll": s["nll"][:9]}}, ("perplexity",), "cannot pair"),
-    "no losses": (
-        "quality", {"samples": lambda s: {k: v for k, v in s.items() if k != "nll"}}, ("perplexity",), "lacks",
-    ),
-    "words for losses": ("quality", {"samples": lambda s: s | {"nll": ["a"] * 32}}, ("perplexity",), "malformed"),
-    "times of zero": ("speed", {"samples": {"prefill_s": [0.0] * 8, "decode_s": [0.0] * 8}}, SPEED, "above zero"),
-    "one round": ("speed", {"samples": {"prefill_s": [1.0], "decode_s": [1.0]}}, SPEED, "at least two rounds"),
-    "no rounds": ("speed", {"samples": {}}, SPEED, "lacks the samples"),
-    "one session": ("speed", {"setup": lambda s: s | {"session": "one"}}, SPEED, "two sessions or more a side, got 1"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("swap", [False, True])
-def test_what_does_not_pair_up_is_never_a_pass(old, new, name, swap):
-    about, parts, metrics, says = REFUSED[name]
-    other = changed(new, about, **parts)
-    found = compare(old, other) if swap else compare(other, old)
-    assert found.code == 2
-    for metric in metrics:
-        refused = row(found, f"{NAME}/{metric}")
-        assert refused.verdict == UNMEASURED
-        if not swap:
-            assert says in refused.reason
-        assert math.isnan(refused.change)
-        assert "\n" not in show.line(refused)
-
-
-def test_the_version_of_allocmoe_and_the_commit_do_not_count(old, new):
-    environment = machine(versions=ENVIRONMENT["versions"] | {"allocmoe": "9"}, commit=COMMIT | {"hash": "b" * 40})
-    assert compare([replace(r, environment=environment) for r in new], old).code == 0
-
-
-def test_a_new_file_that_mixes_commits_is_not_measured(old, new):
-    other = machine(commit=COMMIT | {"hash": "b" * 40})
-    found = compare([replace(new[0], environment=other), *new[1:]], old)
-    assert found.code == 2
-    assert set(verdicts(found).values()) == {UNMEASURED}
-    assert all("mixes commits: aaaaaaaaaa, bbbbbbbbbb" in r.reason for r in found.rows)
-    lost = worse(new, spent={"per_token": 128.0})
-    assert compare([replace(lost[0], environment=machine(commit=None)), *lost[1:]], old).code == 2
-    assert compare([*new, replace(new[0], about="profile", environment=other)], old).code == 0, "a profile is not gated"
-
-
-def test_a_dirty_or_unknown_commit_is_a_note(old, new):
-    dirty = compare([replace(r, environment=machine(commit=COMMIT | {"dirty": True})) for r in new], old)
-    assert dirty.code == 0
-    assert any("new: commit aaaaaaaaaa+, with uncommitted changes" in n for n in dirty.notes)
-    unknown = compare([replace(r, environment=machine(commit=None)) for r in new], old)
-    assert unknown.code == 0
-    assert "new: commit not known" in unknown.notes
-
-
-def test_across_machines_quality_is_compared_and_speed_is_not(old, new):
-    moved = [replace(r, environment=machine(processor="new")) for r in new]
-    found = compare(moved, old, across_machines=True)
-    assert row(found, f"{NAME}/perplexity").verdict == PASS
-    assert row(found, f"{NAME}/activations").verdict == PASS
-    assert row(found, f"{NAME}/decode").verdict == UNMEASURED
-    assert row(found, "mini/original/128/decode").verdict == UNMEASURED
-    assert any("across machines: processor" in note for note in found.notes)
-    assert {v for n, v in verdicts(compare(moved, old)).items()} == {UNMEASURED}
-
-
-def test_several_setups_in_a_file_are_ambiguous(old, new):
-    other = changed(new, "quality", setup=lambda s: s | {"seed": 1})
-    assert "under several setups: seed 0 against 1" in row(compare(new + other, old), f"{NAME}/accuracy").reason
-    assert "the baseline holds it" in row(compare(new, old + other), f"{NAME}/accuracy").reason
-
-
-def test_two_engines_in_a_file_have_rows_of_their_own(old, new):
-    def there(records: list[Record]) -> list[Record]:
-        return changed(
-            [r for r in records if r.about == "speed"],
-            "speed",
-            setup=lambda s: s | {"engine": "vllm", "session": f"v{s['session']}"},
-        )
-
-    found = compare(new + slower(there(new), 1.5, "alloc-moe"), old + there(old))
-    assert row(found, f"{NAME}/decode").verdict == PASS
-    assert row(found, "mini@vllm/alloc-moe/64/decode").verdict == REGRESSED
-    assert compare(new + there(new), old + there(old)).code == 0
-    assert row(compare(new, old + there(old)), "mini@vllm/alloc-moe/64/decode").reason == "not measured"
-
-
-def test_the_last_of_two_measurements_of_the_same_counts(old, new):
-    later = changed(new, "quality", created="2027-01-01T00:00:00+00:00")
-    later = worse(later, samples=lambda s: lose(s, 100))
-    assert row(compare([*later, *new], old), f"{NAME}/accuracy").verdict == REGRESSED
-    assert row(compare(new, [*later, *old]), f"{NAME}/accuracy").verdict == PASS
-
-
-def test_a_session_cut_short_is_left_out(old, new):
-    """The last session has only its original: an interruption."""
-    assert compare([*new[:-2]], old).code == 0
-
-
-def test_rows_of_one_side(old, new):
-    only = [r for r in new if r.method != "alloc-moe"]
-    missing = compare(only, old)
-    assert missing.code == 2
-    assert row(missing, f"{NAME}/decode").reason == "not measured"
-    added = compare(new, [r for r in old if r.method != "alloc-moe"])
-    assert added.code == 0
-    assert row(added, f"{NAME}/decode").verdict == NEW
-    assert row(added, f"{NAME}/decode").new == pytest.approx(1.2, rel=0.02)
-
-
-def test_nothing_is_never_a_pass(old):
-    for a, b in (([], old), (old, []), ([], [])):
-        assert compare(a, b).code == 2
-    assert "no row was compared" in show.text(compare([], []))
-
-
-def test_margins(old, new):
-    slow = slower(new, 1.05)
-    assert compare(slow, old, {"prefill": 10, "decode": 10}).code == 0
-    assert compare(new, old, {"decode": 0.01}).code == 2
-    for bad in ({"decode": 0}, {"decode": -1}, {"decode": math.nan}, {"decode": math.inf}, {"speed": 1}):
-        with pytest.raises(AllocMoEError, match="no margin"):
-            compare(new, old, bad)
-
-
-@pytest.mark.parametrize(
-    ("name", "limit", "code"),
-    [
-        (f"{NAME}/perplexity", 1000, 0), (f"{NAME}/perplexity", 1.0, 1), (f"{NAME}/accuracy", 0.1, 0),
-        (f"{NAME}/accuracy", 0.99, 1), (f"{NAME}/decode", 1.1, 0), (f"{NAME}/decode", 1.25, 1),
-        (f"{NAME}/prefill", 1.25, 1), ("mini/lexi/64/decode", 1.0, 2), ("mini/original/128/decode", 1.0, 2),
-    ],
-)  # fmt: skip
-def test_floors_hold_whatever_the_baseline(old, new, name, limit, code):
-    found = compare(new, old, floors={name: limit})
-    assert found.code == code
-    assert row(found, name).verdict == {0: PASS, 1: REGRESSED, 2: UNMEASURED}[code]
-    if code:
-        assert "floor" in row(found, name).reason
-    without = compare(new, [r for r in old if r.method != "alloc-moe"], floors={name: limit})
-    assert without.code == code, "a row without a baseline has a floor too"
-
-
-def test_a_floor_of_what_is_not_comparable_still_holds(old, new):
-    moved = [replace(r, environment=machine(processor="new")) for r in new]
-    found = compare(moved, old, floors={f"{NAME}/accuracy": 0.99, f"{NAME}/perplexity": 1000.0})
-    assert found.code == 1
-    assert row(found, f"{NAME}/accuracy").verdict == REGRESSED
-    assert row(found, f"{NAME}/perplexity").verdict == UNMEASURED
-
-
 def test_a_regression_outweighs_what_could_not_be_measured(old, new):
     found = compare(slower([r for r in new if r.method != "alloc-moe"], 1.1), old)
     assert {REGRESSED, UNMEASURED} <= set(verdicts(found).values())
@@ -381,17 +165,6 @@ def test_many_quiet_rows_make_a_lone_weak_sign_no_regression():
             same = next((r for r in compare(*alone).rows if r.key == row_.key), row_)
             assert row_.p == same.p
             assert row_.p_holm >= same.p_holm
-
-
-def test_floors_file(tmp_path):
-    path = tmp_path / "floors.json"
-    rows = {"mini-olmoe/alloc-moe/64/perplexity": 6.4, "a/b (random weights)/lexi/8/decode": 1}
-    path.write_text(json.dumps({"kind": "allocmoe.floors", "version": 1, "rows": rows}))
-    assert gate.load_floors(path) == rows
-    for bad in ({"mini/alloc-moe/64/speed": 1}, {"mini/alloc-moe/decode": 1}, {"m/a/64/decode": "fast"}, {"x": 1}):
-        path.write_text(json.dumps({"kind": "allocmoe.floors", "version": 1, "rows": bad}))
-        with pytest.raises(AllocMoEError, match="not a valid floors"):
-            gate.load_floors(path)
 
 
 def test_the_table_and_the_page_hold_every_row(old, new):
@@ -417,14 +190,3 @@ def test_json_is_json(old, new):
     one = next(r for r in document["rows"] if r["row"] == f"{NAME}/decode")
     assert one["low"] < one["change"] < one["high"] < one["margin"] == 3
     assert one["unit"] == "%"
-
-
-def test_a_commit_at_which_measuring_failed_is_not_measured_and_says_why(old):
-    failed = Record(
-        "failure", "", "", None, None, None, {}, {}, details={"error": "KeyError: 'k'"}, environment=old[0].environment
-    )
-    found = compare([failed], old)
-    assert found.code == 2
-    assert set(verdicts(found).values()) == {UNMEASURED}
-    assert "new: measuring failed with KeyError: 'k'" in found.notes
-    assert compare([*old, failed], old).code == 0, "it went on and was measured"

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from past import MACHINE, commit, past, quality, session
-from scipy.stats import trim_mean
 
 from allocmoe import history
 from allocmoe.errors import AllocMoEError
@@ -51,7 +50,7 @@ def by_pandas(records: list[Record]) -> pd.DataFrame:
     pairs = timed.merge(timed[timed.method == "original"], on="session", suffixes=("", "_base"))
     pairs = pairs[pairs.method != "original"]
     for phase in ("prefill", "decode"):
-        logs = [trim_mean(np.log(np.divide(a[f"{phase}_s"], b[f"{phase}_s"])), 0.2)
+        logs = [np.median(np.log(np.divide(a[f"{phase}_s"], b[f"{phase}_s"])))
                 for a, b in zip(pairs.samples, pairs.samples_base, strict=True)]  # fmt: skip
         kept.append(pairs.assign(metric=phase, value=logs))
     values = pd.concat(kept).groupby([*KEY, "date"])["value"].mean()

@@ -1,4 +1,4 @@
-"""Rules under captured graphs: numbers in tensors, which change without the graph, and never reach the host."""
+"""Rules under captured graphs: numbers in tensors, which change without the graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from captured import CPU, DROPPED, budgeted, fixed, on, other, routed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -32,33 +33,6 @@ from tests.engines.loops import (
 pytestmark = pytest.mark.skipif(
     getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
 )
-CPU, DROPPED = torch.device("cpu"), -1
-# Meta tensors have a shape and no values: whatever needs a value on the host, or to know a shape, fails.
-# They stand for a GPU's, which a CPU build of torch cannot even pretend to have.
-META = torch.device("meta")
-OTHERS = {"top_k": (1.0, ()), "alloc_t": (3.25, ()), "top_p": (2.0, (0.6,)), "naee": (2.0, (0.1,))}
-
-
-def fixed(plan: Plan) -> LayerRule:
-    return LayerRule.of(plan, 0, DROPPED)
-
-
-def on(device: torch.device, plan: Plan) -> LayerRule:
-    from allocmoe.engines.vllm.install import on_device
-
-    return on_device(fixed(plan), device)
-
-
-def other(made: Plan) -> Plan:
-    """A plan of the same kind with other numbers."""
-    k, thresholds = OTHERS[made.token_rule]
-    return replace(made, layers=(k,), k_base=2, thresholds=thresholds)
-
-
-def routed(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    weights, ids = (torch.randn(rows, EXPERTS, generator=generator) * 2).softmax(-1).topk(TOP, sorted=False)
-    return weights, ids.int()
 
 
 @settings(deadline=None, max_examples=150)
@@ -153,76 +127,6 @@ def test_everything_is_of_every_layer() -> None:
     for layer in range(3):
         rule = LayerRule.of(everything(made), layer, DROPPED)
         assert (rule(weights, ids, None)[1] >= 0).all()
-
-
-def budgeted(rule: LayerRule | None) -> Any:
-    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
-
-    from allocmoe.engines.vllm.router import BudgetRouter
-
-    router = BudgetRouter(CPURouter(TOP, EXPERTS, renormalize=False))
-    router.rule = rule
-    return router
-
-
-def inputs(padded: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    weights, ids = torch.empty(6, TOP, device=META), torch.empty(6, TOP, dtype=torch.int32, device=META)
-    return weights, ids, torch.empty(6, dtype=torch.bool, device=META) if padded else None
-
-
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("reference", ["original", "survivors"])
-@pytest.mark.parametrize("token_rule", TOKEN_RULES)
-def test_no_rule_waits_for_the_device(token_rule: str, reference: str, padded: bool) -> None:
-    made = plan(token_rule, reference=reference)
-    for rule in (on(META, made), fixed(made)):
-        weights, ids = rule(*inputs(padded))
-        assert weights.device.type == ids.device.type == "meta"
-        assert weights.shape == ids.shape == (6, TOP if rule.ragged or padded else 2)
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_counting_does_not_wait_for_the_device(padded: bool) -> None:
-    _, ids, real = inputs(padded)
-    spent = Spent(2, EXPERTS, META)
-    spent.add(1, ids, real)
-    spent.reset()
-    assert spent.load.device.type == spent.tokens.device.type == "meta"
-
-
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("token_rule", [None, *TOKEN_RULES])
-def test_the_router_does_not_wait_for_the_device(token_rule: str | None, padded: bool) -> None:
-    from vllm.forward_context import ForwardContext, override_forward_context
-
-    router, spent = budgeted(on(META, plan(token_rule)) if token_rule else None), Spent(1, EXPERTS, META)
-    router.counter = lambda ids, valid: spent.add(0, ids, valid)
-    _, _, padding = inputs(padded)
-    with override_forward_context(ForwardContext({}, {}, {}, is_padding=padding)):
-        answer = router.select_experts(
-            torch.empty(6, 8, device=META), torch.empty(6, EXPERTS, device=META), torch.int32
-        )  # fmt: skip
-    assert [t.device.type for t in answer] == ["meta", "meta"]
-    assert [t.shape for t in answer] == [(6, TOP), (6, TOP)]
-
-
-@pytest.mark.parametrize(
-    "peek",
-    [
-        lambda rule, weights, real: replace(rule, k=rule.k.item()),
-        lambda rule, weights, real: rule if real.any() else None,
-        lambda rule, weights, real: weights[real],
-        lambda rule, weights, real: weights.nonzero(),
-        lambda rule, weights, real: weights[: int(real.sum())],
-        lambda rule, weights, real: weights.cpu(),
-    ],
-    ids=["item", "bool", "index", "nonzero", "slice", "copy"],
-)
-def test_what_waits_for_the_device_fails_there(peek: Any) -> None:
-    """Else the tests above could not fail."""
-    weights, _, real = inputs(padded=True)
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        peek(on(META, plan("alloc_t")), weights, real)
 
 
 @pytest.mark.parametrize("padded", [False, True])
