@@ -7,6 +7,7 @@ latent projections take most of what is not experts and leave room for one head.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from transformers import DeepseekV2Config, LlamaConfig, OlmoeConfig, Qwen2MoeConfig
@@ -50,13 +51,13 @@ def mini_deepseek() -> DeepseekV2Config:
     )  # fmt: skip
 
 
-def dense() -> LlamaConfig:
-    """No experts, and as many parameters as mini-olmoe: what the experts are compared with."""
+def dense(experts: int = 64) -> LlamaConfig:
+    """No router, and in every layer as wide as so many of mini-olmoe's experts: what those are compared with."""
     return LlamaConfig(
-        **_COMMON, intermediate_size=16 * 64, num_hidden_layers=16, num_attention_heads=2, num_key_value_heads=2,
+        **_COMMON, intermediate_size=16 * experts, num_hidden_layers=16, num_attention_heads=2, num_key_value_heads=2,
         rope_parameters=_ROPE,
     )  # fmt: skip
 
 
 CONFIGS = {"mini-olmoe": mini_olmoe, "mini-qwen": mini_qwen, "mini-deepseek": mini_deepseek}
-TRAINABLE = CONFIGS | {"dense": dense}
+TRAINABLE = CONFIGS | {"dense": dense, "dense-active": partial(dense, experts=8)}
