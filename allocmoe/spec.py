@@ -185,6 +185,14 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     return config
 
 
+def model_name(folder: Path | str) -> str:
+    """What people call the model in a folder: the folder's name, or of a hub snapshot the repository's."""
+    found = Path(folder).resolve()
+    if found.parent.name == "snapshots" and found.parent.parent.name.startswith("models--"):
+        return found.parent.parent.name.rpartition("--")[2]
+    return found.name
+
+
 def fingerprint(folder: Path | str) -> str:
     """A hash that tells two checkpoints apart without reading them whole.
 

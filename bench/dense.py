@@ -94,7 +94,7 @@ def measured(engine: Plain, text: str, count: int, items: int) -> Record:
         suite = TaskSuite(engine)
         samples["tasks"] = suite.run(items)
         metrics |= scores(samples["tasks"], suite.groups)
-        setup |= {"tasks": dict.fromkeys(suite.names, items)}
+        setup |= {"tasks": dict.fromkeys(suite.names, items), "task_items": suite.digest(items)}
     parameters = sum(p.numel() for p in engine.model.parameters())
     architecture = engine.model.config.architectures[0]
     return Record(

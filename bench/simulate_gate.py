@@ -6,7 +6,7 @@ Both sides of the gate are drawn from the same pool of speed sessions, of one co
 nothing that is measured: sessions with replacement, and within each session its rounds with replacement (a round
 keeps its original and its methods together). To them come results on `--items` items of the first method, of
 which `--flips` change between the two measurements. Three cases are judged by the gate as it is: nothing changed;
-the first method takes 3 % longer; the first method loses 1 point of accuracy. And once with nothing drawn: the
+the first method takes `--slowdown` longer; the first method loses 1 point of accuracy. And once with nothing drawn: the
 pool itself, in two random halves of whole sessions ("halves"). Perplexity, which has no noise on one machine, is
 left out: it could only add tests to Holm's family.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 
 ORIGINAL = "original"
-SLOWDOWN, LOSS = 1.03, 0.01
+LOSS = 0.01
 OUTCOMES = ("passed", "regressed", "unmeasured")  # by exit code
 Session = list[Record]
 
@@ -48,11 +48,14 @@ def main(
     sessions: Annotated[str, typer.Option(help="Sessions a side, with commas.")] = "4,8,12,16,20",
     flips: Annotated[float, typer.Option(min=0, max=0.5, help="Share of items that change by chance.")] = 0.0,
     items: Annotated[int, typer.Option(min=100)] = 1000,
+    slowdown: Annotated[float, typer.Option(help="Of the first method, in percent.")] = 3.0,
+    margin: Annotated[list[str] | None, typer.Option(help="As `allocmoe gate` has it; repeat.")] = None,
     seed: int = 0,
 ) -> None:
     """Simulate, print a table, append a record."""
     pool = load(noise)
     sizes = [int(size) for size in sessions.split(",")]
+    margins, factor = gate.read_margins(margin or []), 1 + slowdown / 100
     if min(sizes) < 2 or runs < 1:
         raise AllocMoEError("a simulation needs a run or more, and two sessions or more a side")
     gc.freeze()  # statsmodels collects garbage in every call, which costs more than all the rest
@@ -64,15 +67,15 @@ def main(
     apart = []
     for _ in tqdm(range(runs if half >= 2 else 0), desc=f"halves of {half} sessions", disable=None):
         order = rng.permutation(len(pool))
-        sides = ([r for i in order[start : start + half] for r in pool[i]] for start in (0, half))
-        apart.append(gate.compare(*sides).code)
+        one, other = ([r for i in order[start : start + half] for r in pool[i]] for start in (0, half))
+        apart.append(gate.compare(one, other, margins).code)
     for code, outcome in enumerate(OUTCOMES):
         metrics[f"halves/{half}/{outcome}"] = apart.count(code) / max(1, len(apart))
     for size in sizes:
         rng = np.random.default_rng([seed, size])
         codes: dict[str, list[int]] = {}
         for _ in tqdm(range(runs), desc=f"{size} sessions a side", disable=None):
-            for case, code in judged(pool, size, flips, items, rng).items():
+            for case, code in judged(pool, size, flips, items, factor, margins, rng).items():
                 codes.setdefault(case, []).append(code)
         for case, found in codes.items():
             for code, outcome in enumerate(OUTCOMES):
@@ -86,8 +89,9 @@ def main(
         budget=None,
         plan=None,
         setup={
-            "runs": runs, "sessions": sizes, "flips": flips, "items": items, "slowdown": SLOWDOWN, "loss": LOSS,
-            "margins": gate.MARGINS, "seed": seed, "protocol": {k: v for k, v in first.setup.items() if k != "session"},
+            "runs": runs, "sessions": sizes, "flips": flips, "items": items, "slowdown": factor, "loss": LOSS,
+            "margins": gate.MARGINS | margins, "seed": seed,
+            "protocol": {k: v for k, v in first.setup.items() if k != "session"},
         },
         metrics=metrics,
         details={
@@ -99,7 +103,7 @@ def main(
         },
     )  # fmt: skip
     records.append(to, record)
-    show(metrics, sizes, runs)
+    show(metrics, sizes, runs, slowdown)
     print(json.dumps(metrics))
 
 
@@ -122,22 +126,25 @@ def load(paths: Sequence[Path]) -> list[Session]:
     return pool
 
 
-def judged(pool: Sequence[Session], size: int, flips: float, items: int, rng: np.random.Generator) -> dict[str, int]:
-    """Case -> exit code of the gate, on one draw of both sides."""
+def judged(
+    pool: Sequence[Session], size: int, flips: float, items: int, factor: float, margins: Mapping[str, float],
+    rng: np.random.Generator,
+) -> dict[str, int]:  # fmt: skip
+    """Case -> exit code of the gate, on one draw of both sides; `factor` is what the slower method's times become."""
     old, new = (drawn(pool, size, rng) for _ in range(2))
     chosen = pool[0][1]
     before = (rng.uniform(size=items) < 0.75).astype(int)
     after = np.where(rng.uniform(size=items) < flips, 1 - before, before)
     worse = after.copy()
     worse[rng.choice(np.flatnonzero(after), math.ceil(LOSS * items), replace=False)] = 0
-    slow = [slower(r) if (r.method, r.budget) == (chosen.method, chosen.budget) else r for r in new]
+    slow = [slower(r, factor) if (r.method, r.budget) == (chosen.method, chosen.budget) else r for r in new]
     old = [*old, answers(chosen, before)]
     cases = {
         "nothing": [*new, answers(chosen, after)],
         "slower": [*slow, answers(chosen, after)],
         "less_accurate": [*new, answers(chosen, worse)],
     }
-    return {case: gate.compare(mine, old).code for case, mine in cases.items()}
+    return {case: gate.compare(mine, old, margins).code for case, mine in cases.items()}
 
 
 def drawn(pool: Sequence[Session], size: int, rng: np.random.Generator) -> list[Record]:
@@ -152,9 +159,9 @@ def drawn(pool: Sequence[Session], size: int, rng: np.random.Generator) -> list[
     return found
 
 
-def slower(record: Record) -> Record:
+def slower(record: Record, factor: float) -> Record:
     """The record with all its times longer."""
-    return replace(record, samples={name: [SLOWDOWN * s for s in times] for name, times in record.samples.items()})
+    return replace(record, samples={name: [factor * s for s in times] for name, times in record.samples.items()})
 
 
 def answers(plan: Record, correct: np.ndarray) -> Record:
@@ -163,10 +170,10 @@ def answers(plan: Record, correct: np.ndarray) -> Record:
     return replace(plan, about="quality", setup={}, metrics={}, samples={"tasks": {"items": task}})
 
 
-def show(metrics: dict[str, float], sizes: Sequence[int], runs: int) -> None:
+def show(metrics: dict[str, float], sizes: Sequence[int], runs: int, slowdown: float) -> None:
     """Rates in percent."""
     table = Table("sessions a side", title=f"share of {runs} gates, %")
-    for case in ("nothing changed", "3 % slower", "1 point less accurate"):
+    for case in ("nothing changed", f"{slowdown:g} % slower", "1 point less accurate"):
         table.add_column(f"{case}: regressed", justify="right")
         table.add_column("could not measure", justify="right")
         table.add_column("pass", justify="right")

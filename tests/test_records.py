@@ -113,6 +113,19 @@ def test_a_cut_off_only_line(path: Path) -> None:
     assert load(path) == []
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [b'{"model": 1}', b"\x00\x01\n\x02weights", b"# notes\nand more", b"{ ", b'{"kind": "allocmoe.plan"}', b"\n\n["],
+)
+def test_a_file_of_something_else_stays_as_it_is(path: Path, foreign: bytes) -> None:
+    path.write_bytes(foreign)
+    with pytest.raises(AllocMoEError) as caught:
+        resume(path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == foreign
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
 def test_nothing_yet(path: Path) -> None:
     assert resume(path) == []
     assert not path.exists()
@@ -137,7 +150,18 @@ def test_a_garbled_middle_line_is_named(path: Path, garbage: bytes, call: Any) -
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 2}, {"metrics": {"a": "fast"}}, {"metrics": {"a": None}}, {"about": "weather"}, {"extra": 1}],
+    [
+        {"version": 2},
+        {"metrics": {"a": "fast"}},
+        {"metrics": {"a": None}},
+        {"about": "weather"},
+        {"extra": 1},
+        {"spent": {"per_token": 0}},
+        {"spent": {"per_token": "x"}},
+        {"environment": {"commit": "abc"}},
+        {"environment": {"commit": {}}},
+        {"environment": {"versions": None}},
+    ],
 )
 def test_a_record_against_the_schema_is_refused(path: Path, change: dict[str, Any]) -> None:
     path.write_text(json.dumps(record().to_dict() | change) + "\n")
@@ -276,14 +300,20 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
-    head = {"hash": git(checkout, "rev-parse", "HEAD"), "date": "2026-02-03T04:05:06+00:00"}
+    head = {"hash": git(checkout, "rev-parse", "HEAD"), "date": "2026-02-03T04:05:06+00:00", "ancestors": 1}
     (checkout / "new").write_text("untracked files do not count")
     assert commit() == {**head, "dirty": False}
     assert environment()["commit"] == commit()
-    commit.cache_clear()
-    with (checkout / "allocmoe/records.py").open("a") as file:
-        file.write("# changed")
-    assert commit() == {**head, "dirty": True}
+    digests = set()
+    for _ in range(2):
+        commit.cache_clear()
+        with (checkout / "allocmoe/records.py").open("a") as file:
+            file.write("# changed")
+        found = commit()
+        assert found
+        digests.add(found.pop("changes"))
+        assert found == {**head, "dirty": True}
+    assert len(digests) == 2, "other changes"
 
 
 def test_asv_names_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +321,7 @@ def test_asv_names_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
     git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "two")
     monkeypatch.setenv("ASV_COMMIT", first)
     monkeypatch.setenv("ASV_CONF_DIR", str(checkout))
-    assert commit() == {"hash": first, "date": "2026-02-03T04:05:06+00:00", "dirty": False}
+    assert commit() == {"hash": first, "date": "2026-02-03T04:05:06+00:00", "ancestors": 1, "dirty": False}
 
 
 def test_a_copy_inside_of_somebodys_repository_has_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.spec import FAMILIES, PAPER_BUDGETS, MoESpec, fingerprint
+from allocmoe.spec import FAMILIES, PAPER_BUDGETS, MoESpec, fingerprint, model_name
 
 DEEPSEEK = transformers.DeepseekV2Config(
     num_hidden_layers=27,
@@ -237,3 +237,13 @@ def test_fingerprint_of_a_folder_without_weights_is_refused(checkpoint: Path) ->
         fingerprint(checkpoint)
     with pytest.raises(AllocMoEError, match="no model folder"):
         fingerprint(checkpoint / "nowhere")
+
+
+def test_a_hub_snapshot_has_its_repositorys_name(tmp_path: Path) -> None:
+    """Its folder is named by a commit, which no suite knows."""
+    snapshot = tmp_path / "models--allenai--OLMoE-1B-7B-0924" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    assert model_name(snapshot) == Path("allenai/OLMoE-1B-7B-0924").name
+    (tmp_path / "link").symlink_to(snapshot)
+    assert model_name(tmp_path / "link") == "OLMoE-1B-7B-0924"
+    assert model_name(tmp_path / "snapshots" / "mine") == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from allocmoe.cli import gating, history, measuring, planning, showing
 from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
+TRACEBACK = "ALLOCMOE_TRACEBACK"
 app = typer.Typer(
     name="allocmoe",
     no_args_is_help=True,
@@ -63,7 +65,11 @@ def main() -> None:
             if not message:  # no verb at all: the help was printed
                 sys.exit(int(error.exit_code))
             sys.exit(_fail(f"error: {message}", int(error.exit_code)))
-        raise
+        if os.environ.get(TRACEBACK):
+            raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        said = said.encode("ascii", "backslashreplace").decode()
+        sys.exit(_fail(f"error: unexpected {said}; a bug in allocmoe, or in a file: {TRACEBACK}=1 shows where", 2))
 
 
 def _fail(message: str, code: int) -> int:

@@ -28,7 +28,7 @@ from allocmoe.engines.rule import LayerRule
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
-from allocmoe.spec import MoESpec, fingerprint
+from allocmoe.spec import MoESpec, fingerprint, model_name
 
 HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
 FIXED_K = ("granitemoe",)  # families whose layer in transformers splits its work by K columns
@@ -81,7 +81,7 @@ class HFEngine:
         except Exception as error:  # transformers raises every kind for a broken folder
             raise AllocMoEError(f"cannot load the model in {folder}: {str(error).splitlines()[0][:200]}") from None
         model = model.to(torch.device(device))
-        return cls(model, spec, Path(folder).resolve().name, mark, tokenizer)
+        return cls(model, spec, model_name(folder), mark, tokenizer)
 
     def apply(self, plan: Plan) -> None:
         """Put a plan in force, replacing any other; AllocMoEError if it was made for another model, or

@@ -47,6 +47,7 @@ def evaluate(
     setup |= {name: value for name, value in engine.describe().items() if name not in ("device", "skips")}
     if suite:
         setup |= {"tasks": dict.fromkeys(suite.names, items), "task_batch": suite.batch}
+        setup["task_items"] = suite.digest(items, seed)
     known = {record.key: record for record in records.resume(out)}
     found = []
     for plan in tqdm(plans, desc="eval", unit="plan", disable=not progress):

@@ -6,6 +6,7 @@ must know it: padding neither gets nor takes budget. `PlannedLM` adds the mask a
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -21,6 +22,7 @@ from lm_eval.tasks import TaskManager, get_task_dict
 from torch import Tensor
 from tqdm import tqdm
 
+from allocmoe import documents
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.mini import items
@@ -76,7 +78,7 @@ class TaskSuite:
             raise AllocMoEError(
                 f"lm-eval knows no task {', '.join(unknown)}: the embedded ones are {', '.join(items.TASKS)}"
             )
-        self._loaded: dict[str, int] = {}
+        self._loaded: dict[str, Any] = {}
         self.groups: dict[str, list[str]] = {}
         for name in self.names:
             group = items.TASKS[name].group if name in items.TASKS else "other"
@@ -126,21 +128,37 @@ class TaskSuite:
             }
         return found
 
+    def digest(self, count: int, seed: int = 0) -> str:
+        """Of the items that `run` asks, and how they are put: ids alone are places in a list."""
+        asked: dict[str, Any] = {}
+        for name in self.names:
+            chosen = self._pinned(name, count, seed)
+            if name in items.TASKS:
+                asked[name] = [(FOLDER / f"{name}.yaml").read_text("utf-8"), *(self._lines(name)[i] for i in chosen)]
+                continue
+            task = self._task(name)
+            docs = [task.eval_docs[i] for i in chosen]
+            put = [[doc, task.doc_to_text(doc), task.doc_to_target(doc)] for doc in docs]
+            asked[name] = [task.VERSION, task.config.num_fewshot, put]
+        return documents.digest(json.loads(json.dumps(asked, default=str)))
+
     def _pinned(self, name: str, count: int, seed: int) -> list[int]:
         """Ids spread evenly over a task's items, from an offset that the seed decides."""
-        total = self._size(name)
+        total = len(self._lines(name) if name in items.TASKS else self._task(name).eval_docs)
         count = min(count, total)
         return sorted({(i * total // count + seed) % total for i in range(count)})
 
-    def _size(self, name: str) -> int:
-        """Items of a task."""
-        if name in items.TASKS:
-            return len((FOLDER / f"{name}.test.jsonl").read_text("utf-8").splitlines())
+    def _lines(self, name: str) -> list[str]:
+        """Items of an embedded task, without loading it."""
+        return (FOLDER / f"{name}.test.jsonl").read_text("utf-8").splitlines()
+
+    def _task(self, name: str) -> Any:
+        """Any other task, from lm-eval."""
         if name not in self._loaded:
             task = get_task_dict([name], self.manager).get(name)
             if not hasattr(task, "eval_docs"):
                 raise AllocMoEError(f"{name} is a group of lm-eval tasks: name its tasks instead")
-            self._loaded[name] = len(task.eval_docs)
+            self._loaded[name] = task
         return self._loaded[name]
 
 

@@ -18,6 +18,7 @@ from allocmoe.stats import Shift
 METRICS = ("perplexity", "accuracy", "activations", "prefill", "decode")
 SPEED = ("prefill", "decode")
 ORIGINAL = "original"
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)  # what odd samples raise
 MACHINE = ("system", "processor", "cores", "threads", "gpu", "cuda", "driver")
 
 
@@ -72,7 +73,7 @@ def keys(records: Sequence[Record]) -> set[Key]:
         if r.about not in ("quality", "speed") or not r.method or not r.budget:
             continue
         metrics = {*SPEED} if r.about == "speed" else set()
-        metrics |= {"perplexity"} if "perplexity" in r.metrics else set()
+        metrics |= {"perplexity"} if r.about == "quality" and "perplexity" in r.metrics else set()
         metrics |= {"accuracy"} if r.about == "quality" and r.samples.get("tasks") else set()
         metrics |= {"activations"} if "per_token" in r.spent else set()
         found |= {Key(label(r), r.method, r.budget, metric) for metric in metrics}
@@ -83,19 +84,19 @@ def evidence(key: Key, new: Sequence[Record], old: Sequence[Record], alpha: floa
     """The evidence for a row that both measurements have; a reason instead where they do not pair up."""
     mine, theirs = _about(key, new), _about(key, old)
     values = _value(key, old), _value(key, new)
-    reason, note = _unlike(mine, theirs, across_machines and key.metric not in SPEED)
-    if reason:
-        return Evidence(key, *values, reason=reason)
-    if key.metric in SPEED and key.method == ORIGINAL:
-        return Evidence(key, *values)
     try:
+        reason, note = _unlike(mine, theirs, across_machines and key.metric not in SPEED)
+        if reason:
+            return Evidence(key, *values, reason=reason)
+        if key.metric in SPEED and key.method == ORIGINAL:
+            return Evidence(key, *values)
         if key.metric in SPEED:
             shift = stats.slowdown(_sessions(key, new), _sessions(key, old), alpha)
         else:
             shift = _QUALITY[key.metric](_latest(mine), _latest(theirs), alpha)
     except AllocMoEError as error:
         return Evidence(key, *values, reason=str(error))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except MALFORMED:
         return Evidence(key, *values, reason="a record lacks the samples to compare, or they are malformed")
     return Evidence(key, *values, shift, note=note)
 
@@ -131,6 +132,8 @@ def _unlike(new: Sequence[Record], old: Sequence[Record], across_machines: bool)
     for side, name in ((new, "the new file"), (old, "the baseline")):
         if found := _differences([_setup(r) for r in side]):
             return f"{name} holds it under several setups: {found}", ""
+        if len({r.plan for r in side}) > 1:
+            return f"{name} holds several plans of it", ""
     if found := _differences([_setup(r) for r in (old[0], new[0])]):
         return f"different setup: {found}", ""
     machines = [_machine(r) for r in (*old, *new)]
@@ -179,7 +182,7 @@ def _value(key: Key, records: Sequence[Record]) -> float:
             return statistics.fmean(float(c) for task in tasks.values() for c in task["correct"])
         one = _latest(mine)
         return float(one.metrics["perplexity"] if key.metric == "perplexity" else one.spent["per_token"])
-    except (AllocMoEError, KeyError, TypeError, ValueError, AttributeError):
+    except (AllocMoEError, *MALFORMED):
         return math.nan
 
 

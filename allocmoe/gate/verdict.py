@@ -113,19 +113,20 @@ def compare(
         if metric not in METRICS or not 0 < margin < math.inf:
             raise AllocMoEError(f"no margin {metric}={margin:g}: expected one of {', '.join(METRICS)}, above zero")
     mine, theirs = keys(new), keys(old)
-    fault = _mixed(new)
+    mixed = _mixed("the new file", new)
+    fault = mixed or _mixed("the baseline", old)
     both = [evidence(key, new, old, alpha, across_machines) for key in sorted(mine & theirs, key=attrgetter("order"))]
     notes = [*_notes(new, old), *dict.fromkeys(e.note for e in both if e.note)]
     if fault:
-        both = [replace(e, shift=None, reason=fault, new=math.nan) for e in both]
+        both = [replace(e, shift=None, reason=fault, new=math.nan if mixed else e.new) for e in both]
     rows = _judged(both, limits, alpha)
     rows += [Row(key, alone(key, old), math.nan, verdict=UNMEASURED, reason="not measured") for key in theirs - mine]
     rows += [
-        Row(key, math.nan, alone(key, new), verdict=UNMEASURED if fault else NEW, reason=fault or "no baseline")
+        Row(key, math.nan, alone(key, new), verdict=UNMEASURED if mixed else NEW, reason=mixed or "no baseline")
         for key in mine - theirs
     ]
-    rows = _floored(rows, {} if fault else floors or {})
-    return Gate(tuple(sorted(rows, key=attrgetter("key.order"))), tuple(notes), alpha, fault)
+    rows = _floored(rows, {} if mixed else floors or {})
+    return Gate(tuple(sorted(rows, key=attrgetter("key.order"))), tuple(notes), alpha, mixed)
 
 
 def _judged(found: Sequence[Evidence], margins: Mapping[str, float], alpha: float) -> list[Row]:
@@ -163,7 +164,7 @@ def _noisy(metric: str, shift: Shift, margin: float, limit: float, alpha: float)
 
 
 def _percent(metric: str, value: float) -> float:
-    return 100 * (value if metric == "accuracy" else math.expm1(value))
+    return 100 * (value if metric == "accuracy" else math.expm1(min(value, 700.0)))  # e^700 is still a float
 
 
 def unit(metric: str) -> str:
@@ -201,10 +202,10 @@ def _commits(records: Sequence[Record]) -> dict[str, bool]:
     return {str(c.get("hash", ""))[:10] + ("+" if c.get("dirty") else ""): bool(c.get("dirty")) for c in found}
 
 
-def _mixed(new: Sequence[Record]) -> str:
-    commits = _commits(new)
+def _mixed(side: str, found: Sequence[Record]) -> str:
+    commits = _commits(found)
     names = ", ".join(name or "an unknown one" for name in commits)
-    return f"the new file mixes commits: {names} (+: with changes)" if len(commits) > 1 else ""
+    return f"{side} mixes commits: {names} (+: with changes)" if len(commits) > 1 else ""
 
 
 def _notes(new: Sequence[Record], old: Sequence[Record]) -> list[str]:

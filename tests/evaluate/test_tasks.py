@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from allocmoe.engines.hf import HFEngine
+from allocmoe.evaluate import tasks
 from allocmoe.evaluate.tasks import FOLDER, TaskSuite, scores
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve, write_tasks
@@ -199,6 +202,28 @@ def test_pinned_items_are_spread_evenly_and_stay_the_same(suite: TaskSuite) -> N
     assert suite._pinned(THREE[0], 10 * total, 0) == list(range(total))
     assert suite._pinned(THREE[0], 100, 1) != suite._pinned(THREE[0], 100, 0)
     assert len(suite._pinned(THREE[0], 100, total * 3 + 2)) == 100
+
+
+def test_the_digest_tells_other_items_from_the_same(
+    suite: TaskSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places in a file stay the same where what is asked there does not."""
+    known = suite.digest(20)
+    assert suite.digest(20) == known
+    assert len({known, suite.digest(21), suite.digest(20, seed=1)}) == 3
+    shutil.copytree(FOLDER, tmp_path / "tasks")
+    monkeypatch.setattr(tasks, "FOLDER", tmp_path / "tasks")
+    assert suite.digest(20) == known
+    asked = tmp_path / "tasks" / f"{suite.names[0]}.test.jsonl"
+    lines = asked.read_text().splitlines(keepends=True)
+    asked.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    assert suite.digest(20) == known, "items that nobody asks do not count"
+    asked.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    assert suite.digest(20) != known, "item 0 is another one"
+    asked.write_text("".join(lines))
+    prompt = tmp_path / "tasks" / f"{suite.names[0]}.yaml"
+    prompt.write_text(prompt.read_text() + "# put otherwise\n")
+    assert suite.digest(20) != known
 
 
 def test_a_run_measures_the_pinned_items(three: TaskSuite) -> None:

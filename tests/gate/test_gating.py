@@ -137,3 +137,17 @@ def test_a_baseline_of_nothing_or_of_two_commits_is_refused(call, files, tmp_pat
         assert says in err
         assert len(err.splitlines()) == 1
     assert path.read_bytes() == files["old"].read_bytes()
+
+
+def test_what_nobody_foresaw_is_one_line_and_no_regression(call, files, monkeypatch):
+    def break_(*_: object) -> None:
+        raise RuntimeError("odd \ud800 word")
+
+    monkeypatch.setattr("allocmoe.gate.compare", break_)
+    code, out, err = call("gate", files["new"], "--baseline", files["old"])
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "unexpected RuntimeError: odd \\ud800 word" in err
+    monkeypatch.setenv("ALLOCMOE_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        call("gate", files["new"], "--baseline", files["old"])

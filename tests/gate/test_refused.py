@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 from measured import COMMIT, ENVIRONMENT, NAME, changed, lose, machine, row, slower, verdicts, worse
 from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in a test
 
-from allocmoe import gate
+from allocmoe import cli, gate, records
 from allocmoe.gate import NEW, PASS, REGRESSED, UNMEASURED, compare, show
 from allocmoe.records import Record
 
@@ -166,3 +167,60 @@ def test_a_commit_at_which_measuring_failed_is_not_measured_and_says_why(old):
     assert set(verdicts(found).values()) == {UNMEASURED}
     assert "new: measuring failed with KeyError: 'k'" in found.notes
     assert compare([*old, failed], old).code == 0, "it went on and was measured"
+
+
+def test_a_baseline_that_mixes_commits_is_not_measured(old, new):
+    """What is slower than the one may not be slower than both."""
+    other = machine(commit=COMMIT | {"hash": "b" * 40})
+    found = compare(new, [replace(old[0], environment=other), *old[1:]], floors={f"{NAME}/accuracy": 0.99})
+    assert found.code == 1, "a floor is about the new file alone"
+    assert {v for n, v in verdicts(found).items() if n != f"{NAME}/accuracy"} == {UNMEASURED}
+    assert "the baseline mixes commits" in row(found, f"{NAME}/decode").reason
+    assert not found.mixed, "the new file may replace it"
+
+
+def test_several_plans_of_one_row_are_ambiguous(old, new):
+    later = changed(new, "quality", plan="another", created="2027-01-01T00:00:00+00:00")
+    found = compare([*new, *later], old)
+    assert found.code == 2
+    assert "the new file holds several plans of it" in row(found, f"{NAME}/perplexity").reason
+    assert compare(changed(new, "quality", plan="another"), old).code == 0, "a new plan is what may be compared"
+
+
+ODD = {
+    "spent nothing": ("quality", {"spent": {"per_token": 0}}),
+    "spent words": ("quality", {"spent": {"per_token": "x"}}),
+    "a commit that is a word": ("quality", {"environment": machine(commit="abc")}),
+    "speed with a perplexity": ("speed", {"metrics": {"perplexity": 5.0}}),
+    "huge losses": ("quality", {"samples": lambda s: s | {"nll": [1e6] * 32}}),
+    "huge answers": (
+        "quality",
+        {"samples": lambda s: s | {"tasks": {t: v | {"correct": [1e308] * 9} for t, v in s["tasks"].items()}}},
+    ),
+    "no samples at all": ("speed", {"samples": {"prefill_s": None, "decode_s": ["a"]}}),
+    "no versions": ("quality", {"environment": machine(versions=None)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("sides", ["new", "old", "both"])
+def test_odd_records_end_with_could_not_measure(old, new, name, sides, tmp_path, monkeypatch, capsys):
+    """From files, through the verb: no traceback, and never 1, which says that something regressed."""
+    about, parts = ODD[name]
+    files = {}
+    for side, found in (("new", new), ("old", old)):
+        files[side] = tmp_path / f"{side}.jsonl"
+        odd = changed(found, about, **parts) if sides in (side, "both") else found
+        records.append(files[side], *odd)
+    monkeypatch.setattr(sys, "argv", ["allocmoe", "gate", str(files["new"]), "--baseline", str(files["old"])])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr()
+    expected = {
+        ("speed with a perplexity", sides): (0,), ("huge losses", "both"): (0,), ("huge losses", "new"): (1, 2),
+    }  # fmt: skip
+    assert code in expected.get((name, sides), (2,)), said
+    assert "Traceback" not in said.out + said.err

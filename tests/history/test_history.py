@@ -209,6 +209,17 @@ def test_commits_of_one_second_keep_the_order_in_which_they_come():
     assert [c.hash[:2] for c in history.series(same)[0].commits] == ["03", "01", "02"]
 
 
+def test_commits_of_one_second_are_ordered_by_ancestors_then_by_when_they_were_measured():
+    def at(number: int, created: str, **known: Any) -> Record:
+        found = commit(number, date=commit(0)["date"], **known)
+        return quality(number, environment={**MACHINE, "commit": found}, created=f"2026-02-01T0{created}:00:00+00:00")
+
+    told = [at(1, "5", ancestors=9), at(2, "6", ancestors=8), at(3, "7", ancestors=7)]
+    assert [c.hash[:2] for c in history.series(told)[0].commits] == ["03", "02", "01"]
+    untold = [at(1, "5"), at(2, "4"), at(1, "3"), at(3, "4")]
+    assert [c.hash[:2] for c in history.series(untold)[0].commits] == ["01", "02", "03"]
+
+
 def test_records_without_a_commit_have_no_place():
     unnamed = quality(0, environment=MACHINE)
     assert [history.named(r) for r in (unnamed, quality(1))] == [False, True]

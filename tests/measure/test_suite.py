@@ -78,9 +78,42 @@ def test_another_commits_file_is_refused(measured: Path, tmp_path: Path) -> None
     assert len(path.read_text().splitlines()) == 1
 
 
+CHANGED = [{"dirty": True, "changes": letter * 16} for letter in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "says"),
+    [
+        ({"dirty": False}, CHANGED[0], "commit 000000000000, but this is 000000000000 with changes aaaaaaaa"),
+        (CHANGED[1], CHANGED[0], "with changes bbbbbbbb, but this is 000000000000 with changes aaaaaaaa"),
+        (None, None, "commit unknown, of version 0.0.1, but this is unknown, of version"),
+    ],
+)
+def test_another_state_of_the_code_is_refused(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Any, now: Any, says: str
+) -> None:
+    """The same commit with other changes on top is other code; where no commit is known, the version must do."""
+    path, base = tmp_path / "other.jsonl", {"hash": "0" * 40, "date": "2026-01-01T00:00:00+00:00"}
+    first = json.loads(measured.read_text().splitlines()[0])
+    first["environment"]["commit"] = then and base | then
+    first["environment"]["versions"]["allocmoe"] = "0.0.1"
+    path.write_text(json.dumps(first) + "\n")
+    monkeypatch.setattr(records, "commit", lambda: now and base | now)
+    with pytest.raises(AllocMoEError, match=says):
+        run(TINY, path, progress=False)
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_values_are_named_by_the_share_that_was_asked_for(measured: Path) -> None:
+    """0.3 of 128 are 38 activations, which are 0.2969 of them."""
+    told = [r for r in records.load(measured) if (r.about, r.method) == ("quality", "uniform")]
+    found = [replace(r, details=r.details | {"share": 38 / 128}) for r in told]
+    assert {key[3] for key, _ in values(found, [0.75, 0.3])} == {0.3}
+
+
 def test_values_are_those_of_the_records(measured: Path) -> None:
     found = records.load(measured)
-    table = dict(values(found))
+    table = dict(values(found, [0.5]))
     quality = next(r for r in found if r.about == "quality" and r.method == "alloc-moe")
     at = ("mini-olmoe", "alloc-moe", 0.5, "transformers")
     assert table["perplexity", *at] == quality.metrics["perplexity"]
@@ -156,7 +189,7 @@ def test_without_shares_it_measures_the_papers_budgets(tmp_path: Path) -> None:
     tiny = replace(TINY, models=("mini-deepseek",), timed=(), methods=("uniform",), shares=None, starts=0)
     found = run(tiny, tmp_path / "head.jsonl", progress=False)
     assert [r.budget for r in found] == [156, 130, 104, 78, 52]
-    assert {key[3] for key, _ in values(found)} == {1.0, 0.8333, 0.6667, 0.5, 0.3333}
+    assert {key[3] for key, _ in values(found, suites.shares(tiny))} == {1.0, 0.8333, 0.6667, 0.5, 0.3333}
 
 
 def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

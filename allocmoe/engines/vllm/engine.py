@@ -24,7 +24,7 @@ from allocmoe.engines.vllm.plugin import register
 from allocmoe.engines.vllm.settings import KEY
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
-from allocmoe.spec import MoESpec, fingerprint
+from allocmoe.spec import MoESpec, fingerprint, model_name
 
 DEFAULTS: dict[str, Any] = {
     "enforce_eager": True,  # plans change from run to run
@@ -79,7 +79,7 @@ class VLLMEngine:
     skips = True
 
     def __init__(self, llm: Any, folder: Path | str, name: str | None = None, mark: str | None = None) -> None:
-        self.llm, self.name = llm, name or Path(folder).resolve().name
+        self.llm, self.name = llm, name or model_name(folder)
         self.spec, self.fingerprint = MoESpec.from_folder(folder), mark or fingerprint(folder)
         self.config = llm.llm_engine.vllm_config
         self.tokenizer = None if self.config.model_config.skip_tokenizer_init else llm.get_tokenizer()
