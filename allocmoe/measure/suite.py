@@ -301,20 +301,18 @@ def shares(suite: Suite) -> list[float]:
 Key = tuple[str, str, str, float, str]  # metric, model, method, share of L * K, engine
 
 
-def values(found: Sequence[Record], asked: Sequence[float]) -> Iterator[tuple[Key, Any]]:
+def values(found: Sequence[Record]) -> Iterator[tuple[Key, Any]]:
     """What a benchmark tracker shows, lower is better: figures, and {"samples": [...], "number": 1}.
 
     Samples are of all sessions: times in milliseconds of every round, and, of each session, the time in % of
-    the original's (the median over its rounds). The original's share is 1, any other's the one of those asked for
-    that its whole budget was made from; quality's engine is "transformers".
+    the original's (the median over its rounds). The original's share is 1; quality's engine "transformers".
     """
     samples: dict[Key, list[float]] = {}
     originals = {r.setup["session"]: r for r in found if r.about == "speed" and r.method == "original"}
     for record in found:
         if record.about not in ("quality", "speed") or record.method is None:
             continue
-        spent = float(record.details["share"])
-        share = 1.0 if record.method == "original" else min(asked, key=lambda s: abs(s - spent))
+        share = round(float(record.details["share"]), 4)
         at = (record.model, record.method, share, str(record.setup.get("engine", "transformers")))
         if record.about == "quality":
             yield ("perplexity", *at), record.metrics["perplexity"]

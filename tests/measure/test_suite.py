@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -104,16 +105,17 @@ def test_another_state_of_the_code_is_refused(
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_values_are_named_by_the_share_that_was_asked_for(measured: Path) -> None:
-    """0.3 of 128 are 38 activations, which are 0.2969 of them."""
-    told = [r for r in records.load(measured) if (r.about, r.method) == ("quality", "uniform")]
-    found = [replace(r, details=r.details | {"share": 38 / 128}) for r in told]
-    assert {key[3] for key, _ in values(found, [0.75, 0.3])} == {0.3}
+def test_asv_names_a_budget_by_the_share_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps({"shares": [0.3, 0.75]}))
+    monkeypatch.setenv("ALLOCMOE_SUITE", str(path))
+    asked = runpy.run_path(str(Path(__file__).parents[2] / "bench/suite/measured.py"))["asked"]
+    assert [asked(budget / 128) for budget in (38, 96, 128)] == [0.3, 0.75, 1.0]
 
 
 def test_values_are_those_of_the_records(measured: Path) -> None:
     found = records.load(measured)
-    table = dict(values(found, [0.5]))
+    table = dict(values(found))
     quality = next(r for r in found if r.about == "quality" and r.method == "alloc-moe")
     at = ("mini-olmoe", "alloc-moe", 0.5, "transformers")
     assert table["perplexity", *at] == quality.metrics["perplexity"]
@@ -189,7 +191,7 @@ def test_without_shares_it_measures_the_papers_budgets(tmp_path: Path) -> None:
     tiny = replace(TINY, models=("mini-deepseek",), timed=(), methods=("uniform",), shares=None, starts=0)
     found = run(tiny, tmp_path / "head.jsonl", progress=False)
     assert [r.budget for r in found] == [156, 130, 104, 78, 52]
-    assert {key[3] for key, _ in values(found, suites.shares(tiny))} == {1.0, 0.8333, 0.6667, 0.5, 0.3333}
+    assert {key[3] for key, _ in values(found)} == {1.0, 0.8333, 0.6667, 0.5, 0.3333}
 
 
 def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
