@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 
 from allocmoe import mini
 from allocmoe.engines.hf import HFEngine
@@ -15,6 +14,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.text import Windows, windows
 from allocmoe.profile import algorithm1, lexi, thresholds
 from allocmoe.profile.algorithm1 import Walk, expert_prefixes, fast, naive
+from tests.conftest import tiny
 
 TEXT = Windows(torch.randint(1, 96, (6, 20), generator=torch.Generator().manual_seed(0)), "random")
 
