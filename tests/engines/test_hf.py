@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, tiny
 from transformers import AutoModelForCausalLM, GraniteMoeConfig
 
 from allocmoe import methods
@@ -21,6 +20,7 @@ from allocmoe.measure.protocol import all_plans
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
+from tests.conftest import FAMILIES, tiny
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
