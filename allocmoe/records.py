@@ -82,9 +82,10 @@ def commit() -> dict[str, Any] | None:
 def _run(*command: str) -> str:
     """Standard output of a program, empty if it is missing or fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return ""
+    return done.stdout.strip()
 
 
 def environment() -> dict[str, Any]:
