@@ -197,6 +197,12 @@ def test_unimportant_differences_of_the_environment_join():
     assert [len(s.points) for s in history.series(made)] == [2, 2, 2]
 
 
+def test_an_upgrade_of_what_measures_is_no_commits_doing():
+    versions = {**MACHINE["versions"], "lm_eval": "9"}
+    made = [quality(0), quality(1, environment={**MACHINE, "versions": versions, "commit": commit(1)})]
+    assert [len(s.points) for s in history.series(made)] == [1] * 6
+
+
 def test_dates_order_commits_whatever_their_zone_and_changed_files_come_after():
     early = quality(5, environment={**MACHINE, "commit": commit(5, date="2026-01-01T20:00:00+09:00")})
     dirty = quality(1, environment={**MACHINE, "commit": commit(1, dirty=True)})
