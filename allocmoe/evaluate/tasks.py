@@ -134,7 +134,8 @@ class TaskSuite:
         for name in self.names:
             chosen = self._pinned(name, count, seed)
             if name in items.TASKS:
-                asked[name] = [(FOLDER / f"{name}.yaml").read_text("utf-8"), *(self._lines(name)[i] for i in chosen)]
+                lines = self._lines(name)
+                asked[name] = [(FOLDER / f"{name}.yaml").read_text("utf-8"), *(lines[i] for i in chosen)]
                 continue
             task = self._task(name)
             docs = [task.eval_docs[i] for i in chosen]

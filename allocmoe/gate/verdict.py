@@ -198,8 +198,12 @@ def _floored(rows: Iterable[Row], floors: Mapping[str, float]) -> list[Row]:
 def _commits(records: Sequence[Record]) -> dict[str, bool]:
     """Commit -> dirty, of the records the gate reads, in order of date; "" where it is not known."""
     found = [r.environment.get("commit") or {} for r in records if r.about in ("quality", "speed")]
-    found.sort(key=lambda c: (str(c.get("date", "")), str(c.get("hash", "")), bool(c.get("dirty"))))
-    return {str(c.get("hash", ""))[:10] + ("+" if c.get("dirty") else ""): bool(c.get("dirty")) for c in found}
+    found.sort(key=lambda c: tuple(str(c.get(name, "")) for name in ("date", "hash", "dirty", "changes")))
+    names: dict[str, bool] = {}
+    for c in found:
+        changes = f"+{str(c.get('changes', ''))[:8]}" if c.get("dirty") else ""
+        names[str(c.get("hash", ""))[:10] + changes] = bool(c.get("dirty"))
+    return names
 
 
 def _mixed(side: str, found: Sequence[Record]) -> str:

@@ -207,7 +207,7 @@ def _values(records: Sequence[Record]) -> list[tuple[Record, str, float]]:
             for phase in ("prefill", "decode"):
                 try:
                     logs = stats.session_median(r.samples.get(f"{phase}_s", []), base.get(f"{phase}_s", []))
-                except AllocMoEError:  # rounds that do not pair up say nothing
+                except (AllocMoEError, TypeError, ValueError):  # rounds that do not pair up, or are none, say nothing
                     continue
                 found.append((r, phase, math.exp(logs)))
     return found

@@ -179,6 +179,15 @@ def test_a_baseline_that_mixes_commits_is_not_measured(old, new):
     assert not found.mixed, "the new file may replace it"
 
 
+def test_two_states_of_one_commit_are_mixed_too(old, new):
+    first, second = (machine(commit=COMMIT | {"dirty": True, "changes": letter * 16}) for letter in "ef")
+    edited = [replace(r, environment=first) for r in new]
+    assert compare(edited, old).code == 0
+    found = compare([replace(edited[0], environment=second), *edited[1:]], old)
+    assert found.code == 2
+    assert "the new file mixes commits: aaaaaaaaaa+eeeeeeee, aaaaaaaaaa+ffffffff" in found.mixed
+
+
 def test_several_plans_of_one_row_are_ambiguous(old, new):
     later = changed(new, "quality", plan="another", created="2027-01-01T00:00:00+00:00")
     found = compare([*new, *later], old)

@@ -237,8 +237,9 @@ def test_times_need_the_original_of_their_own_session():
     alone = [r for r in session(0, "a") if r.method != "original"]
     other = [r for r in session(0, "b") if r.method == "original"]
     assert history.series([*alone, *other]) == []
-    short = replace(alone[0], samples={"prefill_s": [1.0], "decode_s": []})
-    assert history.series([short, *[r for r in session(0, "a") if r.method == "original"]]) == []
+    for odd in ({"prefill_s": [1.0], "decode_s": []}, {"prefill_s": ["a"] * 8, "decode_s": None}):
+        short = replace(alone[0], samples=odd)
+        assert history.series([short, *[r for r in session(0, "a") if r.method == "original"]]) == []
 
 
 def test_a_level_of_nothing_has_no_percentage():

@@ -105,6 +105,13 @@ def test_another_state_of_the_code_is_refused(
     assert len(path.read_text().splitlines()) == 1
 
 
+def test_the_pull_requests_suite_times_the_embedded_model_without_quality() -> None:
+    suite = chosen(str(Path(__file__).parents[2] / "bench/pull-request.json"))
+    assert (suite.models, suite.timed) == ((), (("transformers", "mini-olmoe"),))
+    assert suite.protocol.runs == 40
+    assert suite.calibration_windows == SUITES["small"].calibration_windows, "the plans of the quality measured before"
+
+
 def test_asv_names_a_budget_by_the_share_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "suite.json"
     path.write_text(json.dumps({"shares": [0.3, 0.75]}))
