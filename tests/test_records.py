@@ -278,18 +278,18 @@ def test_kill_9_while_appending_always_leaves_records_to_resume(path: Path) -> N
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A repository of one commit that holds a copy of this package's records module."""
-    from allocmoe import records
+    from allocmoe.records import origin
 
     folder = tmp_path / "project"
-    (folder / "allocmoe").mkdir(parents=True)
-    shutil.copy(records.__file__, folder / "allocmoe/records.py")
+    (folder / "allocmoe/records").mkdir(parents=True)
+    shutil.copy(origin.__file__, folder / "allocmoe/records/origin.py")
     for name in ("ASV_COMMIT", "ASV_CONF_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-02-03T04:05:06+00:00")
     git(folder, "init", "-q")
     git(folder, "add", "allocmoe")
     git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
-    monkeypatch.setattr(records, "__file__", str(folder / "allocmoe/records.py"))
+    monkeypatch.setattr(origin, "__file__", str(folder / "allocmoe/records/origin.py"))
     commit.cache_clear()
     yield folder
     commit.cache_clear()
@@ -307,7 +307,7 @@ def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
     digests = set()
     for _ in range(2):
         commit.cache_clear()
-        with (checkout / "allocmoe/records.py").open("a") as file:
+        with (checkout / "allocmoe/records/origin.py").open("a") as file:
             file.write("# changed")
         found = commit()
         assert found
@@ -325,10 +325,10 @@ def test_asv_names_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_copy_inside_of_somebodys_repository_has_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from allocmoe import records
+    from allocmoe.records import origin
 
-    (checkout / "installed").mkdir()
-    shutil.copy(checkout / "allocmoe/records.py", checkout / "installed/records.py")
-    monkeypatch.setattr(records, "__file__", str(checkout / "installed/records.py"))
+    (checkout / "installed/records").mkdir(parents=True)
+    shutil.copy(checkout / "allocmoe/records/origin.py", checkout / "installed/records/origin.py")
+    monkeypatch.setattr(origin, "__file__", str(checkout / "installed/records/origin.py"))
     assert commit() is None
     assert "commit" not in environment()

@@ -99,7 +99,7 @@ def test_another_state_of_the_code_is_refused(
     first["environment"]["commit"] = then and base | then
     first["environment"]["versions"]["allocmoe"] = "0.0.1"
     path.write_text(json.dumps(first) + "\n")
-    monkeypatch.setattr(records, "commit", lambda: now and base | now)
+    monkeypatch.setattr("allocmoe.records.origin.commit", lambda: now and base | now)
     with pytest.raises(AllocMoEError, match=says):
         run(TINY, path, progress=False)
     assert len(path.read_text().splitlines()) == 1

@@ -1,0 +1,98 @@
+"""Record files: JSON Lines, only ever appended to.
+
+A record is appended in one write and flushed to the disk, so an interruption can only cut off the last line:
+reading then says so, and the next append by the command that was interrupted sets the fragment aside and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from allocmoe import documents
+from allocmoe.errors import AllocMoEError
+from allocmoe.records.record import Record
+
+START = b'{"kind": "allocmoe.record"'
+
+
+def append(path: Path, *found: Record) -> None:
+    """Add records to a file, all in one write; the file's earlier lines are never touched.
+
+    Raises AllocMoEError where it cannot be written; a line half written for want of space is taken
+    back.
+    """
+    try:
+        lines = b"".join(json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n" for record in found)
+    except ValueError:
+        names = ", ".join(str(record.method) for record in found)
+        raise AllocMoEError(f"a figure of {names} is not a number: the measurement failed") from None
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                written = file.write(lines)
+                if written != len(lines):
+                    raise OSError(28, "No space left on device")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+    except OSError as error:
+        raise AllocMoEError(f"cannot write {path}: {error.strerror}; its earlier records are safe") from None
+
+
+def load(path: Path) -> list[Record]:
+    """All records of a file, oldest first; AllocMoEError names the first line that is not whole."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AllocMoEError(f"cannot read the records {path}: {error.strerror}") from None
+    return _parsed(data, path)
+
+
+def _parsed(data: bytes, path: Path) -> list[Record]:
+    records = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line:
+            continue
+        where = f"line {number} of {path}"
+        try:
+            records.append(Record.from_dict(documents.parse(line.decode("utf-8"), "record", where)))
+        except UnicodeDecodeError:
+            raise AllocMoEError(f"{where} is not UTF-8 text") from None
+        except AllocMoEError as error:
+            if number == data.count(b"\n") + 1:
+                raise AllocMoEError(
+                    f"{where} is cut off; the {len(records)} records before it are whole: "
+                    "repeat the command that wrote it, and it goes on from there"
+                ) from None
+            raise AllocMoEError(f"{error}") from None
+    return records
+
+
+def resume(path: Path) -> list[Record]:
+    """Records of an earlier, perhaps interrupted run; none if there was no run.
+
+    A last line that was cut off moves to `<name>.cut`, so that the file can be appended to. A file of something
+    else is refused and stays as it is.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    try:
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        found, rest = _parsed(data[:whole], path), data[whole:]
+        if rest and not found and rest[: len(START)] != START[: len(rest)]:
+            raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
+        if rest:
+            path.with_name(path.name + ".cut").write_bytes(data[whole:])
+            with path.open("r+b") as file:
+                file.truncate(whole)
+    except OSError as error:
+        raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
+    return found
