@@ -65,9 +65,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def _compare(a: Record, b: Record) -> Comparison:
     ratio, note = perplexity_ratio(a, b)
     named = list(a.details.get("groups", {}).values())
-    tasks = [r.samples.get("tasks", {}) for r in (a, b)]
-    difference, other_note = attempt(stats.group_difference, *tasks, named) if any(tasks) else (UNKNOWN, "")
-    p = math.nan if not math.isfinite(difference.estimate) else _p(*tasks, [t for ts in named for t in ts])
+    ours, theirs = (r.samples.get("tasks", {}) for r in (a, b))
+    difference, other_note = attempt(stats.group_difference, ours, theirs, named) if ours or theirs else (UNKNOWN, "")
+    p = _p(ours, theirs, [t for ts in named for t in ts]) if math.isfinite(difference.estimate) else math.nan
     notes = [n for n in (note, other_note) if n]
     return Comparison(point(a)[0], point(b)[0], point(a)[1], ratio, difference, p, notes=notes)
 

@@ -105,8 +105,8 @@ def _line(go: Any, one: Series, listed: bool) -> Any:
     return go.Scatter(
         x=[c.order for c in one.commits], y=[known[c.order][1] if c.order in known else None for c in one.commits],
         mode="lines+markers", connectgaps=False, name=html.escape(name(one.method)), legendgroup=one.method,
-        showlegend=listed, line={"color": look.colour, "width": 1.6, "dash": look.dash}, marker=figures.marker(one.method, 5),
-        text=text, hovertemplate="%{text}<extra></extra>",
+        showlegend=listed, line={"color": look.colour, "width": 1.6, "dash": look.dash},
+        marker=figures.marker(one.method, 5), text=text, hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from allocmoe.report.section import Block, Section
 CAPTION = """\
 {{ "Lower" if f.lower else "Higher" }} is better; {{ f.commits }} commits in order of their dates, a line breaks where
 one was not measured. A ring is the first commit of a change of more than
-{{ "%.2g" | format(100 * f.minimum) }}%{% if f.noise %} that noise alone would show in about {{ "%.2g" | format(100 * f.alpha) }}% of series; there are {{ f.series }} here.
+{{ "%.2g" | format(100 * f.minimum) }}%{% if f.noise %} that noise
+alone would show in about {{ "%.2g" | format(100 * f.alpha) }}% of series; there are {{ f.series }} here.
 {% else %}; these figures repeat from run to run.
 {% endif %}
 {% for commit, day, direction, text in f.changes %}

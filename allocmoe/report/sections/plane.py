@@ -23,32 +23,32 @@ CAPTION = """\
 This speed was measured on another shape than the models whose quality is here, under other plans, so the two are not
 joined.
 {% elif f.apart %}
-Fewer than two of these plans have both a speed and a quality here, so there is no figure.
+Fewer than two of the plans timed here have both a speedup and a quality, so there is no figure.
 {% else %}
 Up and to the right is better. A point is one plan: its quality on {{ f.quality }}, its speed on {{ f.speed }},
 {% if f.owner %}
-where the plans of {{ f.owner }} were transplanted layer by layer onto {{ f.shape }}, a shape of as many MoE layers, experts
-and experts per token.
+where the plans of {{ f.owner }} were transplanted layer by layer onto {{ f.shape }}, a shape of as many MoE layers,
+experts and experts per token.
 {% else %}
 both measured on the model itself.
 {% endif %}
-{{ f.points }} points, named in full on hovering. No point beats those on the dotted front in both. 1× is the original.
+{{ f.points }} points, named in full on hovering. No point beats those on the dotted front in both.
+1\N{MULTIPLICATION SIGN} is the original.
 {% endif %}
 """
 
 
 def blocks(found: Results) -> Iterator[Block]:
     """A figure per phase for each quality group and speed group that share plans; words where a speed has none."""
-    if not found.quality:
-        return
-    for q in found.quality:
-        for s in found.speed:
-            yield from _planes(q, s)
-    for s in found.speed:
-        if not any(True for q in found.quality for _ in _planes(q, s)):
-            shapes = {q.group.fingerprint for q in found.quality}
-            same = (s.group.owner or {"fingerprint": s.group.fingerprint})["fingerprint"] in shapes
-            yield Block(f"Not joined: {s.group.label}", None, {"apart": "plans" if same else "shape"})
+    joined = [(s, list(_planes(q, s))) for q in found.quality for s in found.speed]
+    for _, planes in joined:
+        yield from planes
+    weights = {q.group.fingerprint for q in found.quality}
+    for s in found.speed if weights else []:
+        if not any(planes for other, planes in joined if other is s):
+            own = s.group.owner.get("fingerprint", s.group.fingerprint)
+            why = "plans" if own in weights else "shape"
+            yield Block(f"Not joined: {s.group.label}", None, {"apart": why})
 
 
 def pairs(q: Quality, s: Speed) -> list[tuple[QualityRow, SpeedRow]]:
@@ -112,11 +112,11 @@ def plane(points: Sequence[tuple[QualityRow, SpeedRow]], phase: str) -> Figure:
             fig.add_trace(trace, 1, column)
         costs = [-h if column == 2 else math.log(h) for h in heights]
         edge = front(list(zip(gains, costs, strict=True)))
-        labels = _roomy([(gains[i], costs[i], points[i][0].method == FOCUS) for i in edge])
+        roomy = _roomy([(gains[i], costs[i], points[i][0].method == FOCUS) for i in edge])
         trace = go.Scatter(
             x=[gains[i] for i in edge], y=[heights[i] for i in edge], mode="lines+text", name="Pareto front",
             line={"color": GREY, "width": 1.5, "dash": "dot"}, showlegend=False, hoverinfo="skip", cliponaxis=False,
-            text=[figures.at(points[i][0]) if n in labels else "" for n, i in enumerate(edge)], textposition="top right",
+            text=[figures.at(points[i][0]) if n in roomy else "" for n, i in enumerate(edge)], textposition="top right",
         )  # fmt: skip
         fig.add_trace(trace, 1, column)
         span = {"range": [min(gains) - pad, max(gains) + 3 * pad], "ticksuffix": TIMES}

@@ -23,7 +23,8 @@ Lower is better. Bars: 95% interval of the ratio to the original, paired over {{
 Star and dashed line: the original.
 {% else %}
 Higher is better; {{ f["items"] }} items in all. Bars: 95% interval of each accuracy by itself, so methods whose bars
-overlap may still differ on the same items: the verdicts below compare in pairs. Star: the original. Dashed line: guessing.
+overlap may still differ on the same items: the verdicts below compare in pairs. Star: the original. Dashed line:
+guessing.
 {% endif %}
 """
 

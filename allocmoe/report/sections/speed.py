@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 CAPTION = """\
-Above 1× is faster than the original: its time over the method's in the same round, {{ f.rounds }} interleaved rounds,
-95% interval. Where a bar crosses 1× (dashed), no difference is shown.
+Above 1\N{MULTIPLICATION SIGN} is faster than the original: its time over the method's in the same round,
+{{ f.rounds }} interleaved rounds, 95% interval. Where a bar crosses 1\N{MULTIPLICATION SIGN} (dashed),
+no difference is shown.
 {% if f.owner %}
-The plans are those of {{ f.owner }}, transplanted layer by layer onto this shape: it has random weights, and as many MoE
-layers, experts and experts per token.
+The plans are those of {{ f.owner }}, transplanted layer by layer onto this shape: it has random weights, and as many
+MoE layers, experts and experts per token.
 {% endif %}
 """
 
