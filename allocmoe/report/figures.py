@@ -49,8 +49,9 @@ def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int) -> Fi
     for number, panel in enumerate(shown):
         row, column = number // columns + 1, number % columns + 1
         for place, (method, points) in enumerate(panel.series.items()):
-            # a little apart, so that the bars of ten methods at one budget can be told from each other
-            shift = 0.0 if method == ORIGINAL else gap * 0.03 * (place - len(panel.series) / 2)
+            # a little apart, so that the bars of the methods at one budget can be told from each other
+            step = min(0.03, 0.33 / len(panel.series))
+            shift = 0.0 if method == ORIGINAL else gap * step * (place - len(panel.series) / 2)
             fig.add_trace(_line(go, method, points, shift, method not in listed), row, column)
             listed.add(method)
         for level in panel.references:

@@ -27,8 +27,8 @@ Fewer than two of the plans timed here have both a speedup and a quality, so the
 {% else %}
 Up and to the right is better. A point is one plan: its quality on {{ f.quality }}, its speed on {{ f.speed }},
 {% if f.owner %}
-where the plans of {{ f.owner }} were transplanted layer by layer onto {{ f.shape }}, a shape of as many MoE layers,
-experts and experts per token.
+onto which the plans of {{ f.owner }} were transplanted layer by layer: a shape of as many MoE layers, experts and
+experts per token, with random weights.
 {% else %}
 both measured on the model itself.
 {% endif %}
@@ -86,8 +86,9 @@ def _planes(q: Quality, s: Speed) -> Iterator[Block]:
         points = [(a, b) for a, b in joined if math.isfinite(getattr(b, phase).estimate + a.perplexity)]
         if len(points) > 1:
             facts = {"quality": q.group.label, "speed": s.group.label, "points": len(points), "apart": ""}
-            facts |= {"owner": s.group.owner.get("model", ""), "shape": s.group.model}
-            yield Block(f"{PHASES[phase]}: {q.group.label}", plane(points, phase), facts)
+            facts["owner"] = s.group.owner.get("model", "")
+            title = f"{PHASES[phase]}: {q.group.label}, speed of {s.group.label}"
+            yield Block(title, plane(points, phase), facts)
 
 
 def plane(points: Sequence[tuple[QualityRow, SpeedRow]], phase: str) -> Figure:

@@ -69,7 +69,7 @@ def test_the_caption_says_which_of_the_two_it_is():
     assert "both measured on the model itself" in own
     assert "transplanted" not in own
     wide = said(page.render([*QUALITY, *(onto(speed(*p)) for p in FEW)], "Wide"), "plane")
-    assert "the plans of mini-olmoe were transplanted layer by layer onto olmoe-wide (random weights)" in wide
+    assert "its speed on olmoe-wide (random weights) · transformers, onto which the plans of mini-olmoe were" in wide
     assert "the model itself" not in wide
 
 
