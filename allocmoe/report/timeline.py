@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from allocmoe import history
 from allocmoe.history import METRICS, Change, Series
 from allocmoe.report import figures
-from allocmoe.report.figures import GREY, STYLE, UNKNOWN_STYLE, name
-from allocmoe.report.tables import ORIGINAL, rank
+from allocmoe.report.style import GREY, ORIGINAL, name, rank, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -76,7 +75,7 @@ def timeline(found: Sequence[Series], changes: Sequence[Change]) -> Figure:
     fig.update_xaxes(**_commit_axis(found[0]))
     form = {"accuracy": ".1%"}.get(found[0].metric, ".4~g")
     fig.update_yaxes(tickformat=form, title={"text": _unit(found[0].metric)})
-    return figures._finish(fig, 300 * lines + 60)
+    return figures.finish(fig, 300 * lines + 60)
 
 
 def _panels(found: Sequence[Series]) -> Mapping[str, list[Series]]:
@@ -94,7 +93,7 @@ def _panels(found: Sequence[Series]) -> Mapping[str, list[Series]]:
 
 
 def _line(go: Any, one: Series, listed: bool) -> Any:
-    colour, _, dash = STYLE.get(one.method, UNKNOWN_STYLE)
+    look = style(one.method)
     known = dict(zip((p.commit.order for p in one.points), zip(one.points, one.values, strict=True), strict=True))
     text = [
         html.escape(f"{name(one.method)} @ {one.budget}: {known[c.order][1]:.4g}, {c.short} of {c.day}, ")
@@ -106,8 +105,8 @@ def _line(go: Any, one: Series, listed: bool) -> Any:
     return go.Scatter(
         x=[c.order for c in one.commits], y=[known[c.order][1] if c.order in known else None for c in one.commits],
         mode="lines+markers", connectgaps=False, name=html.escape(name(one.method)), legendgroup=one.method,
-        showlegend=listed, line={"color": colour, "width": 1.6, "dash": dash}, marker=figures._marker(one.method, 5),
-        text=text, hovertemplate="%{text}<extra></extra>",
+        showlegend=listed, line={"color": look.colour, "width": 1.6, "dash": look.dash},
+        marker=figures.marker(one.method, 5), text=text, hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 
