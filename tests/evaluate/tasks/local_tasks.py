@@ -15,8 +15,9 @@ CHOICE = {
     "doc_to_target": "answer", "target_delimiter": "", "metric_list": [{"metric": "acc"}],
 }  # fmt: skip
 WRITE = {
-    "output_type": "generate_until", "doc_to_text": "{{prompt}}", "doc_to_target": "{{target}}", "target_delimiter": " ",
-    "metric_list": [{"metric": "exact_match"}], "generation_kwargs": {"until": ["\n"], "do_sample": False},
+    "output_type": "generate_until", "doc_to_text": "{{prompt}}", "doc_to_target": "{{target}}",
+    "target_delimiter": " ", "metric_list": [{"metric": "exact_match"}],
+    "generation_kwargs": {"until": ["\n"], "do_sample": False},
 }  # fmt: skip
 FILTERS = [
     {"name": name, "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]}
@@ -33,7 +34,8 @@ def put(folder: Path, name: str, docs: list[dict[str, Any]], settings: dict[str,
     files = {split: str(data / f"{split}.jsonl") for split in ("test", "train")}
     whole = {
         "task": name, "dataset_path": "json", "dataset_name": None, "test_split": "test", "training_split": "train",
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")}, "metadata": {"version": 1}, **settings,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")}, "metadata": {"version": 1},
+        **settings,
     }  # fmt: skip
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(whole), "utf-8")
 

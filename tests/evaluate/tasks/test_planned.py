@@ -37,7 +37,6 @@ def test_the_original_model_writes_what_lm_eval_s_own_backend_reads(engine: HFEn
 
 def test_an_answer_that_has_ended_neither_gets_nor_takes_budget(engine: HFEngine) -> None:
     """Every real token runs once, whatever else is in the batch; a layer's budget is that of its real tokens."""
-    lm = PlannedLM(engine, 1)
 
     def tokens(count: int) -> list[int]:
         with engine.count() as spent:
@@ -60,4 +59,3 @@ def test_an_answer_that_has_ended_neither_gets_nor_takes_budget(engine: HFEngine
     assert min(valid) < len(PROMPTS), "no answer ended before the others"
     for layer, k in enumerate(plan.layers):
         assert int(kept[layer]) == sum(math.floor(k * n) for n in valid)
-    assert lm.max_gen_toks == 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from local_tasks import CHOICE, FILTERS, STOCK, WRITE, choices, group, put
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
+from allocmoe.evaluate.tasks import table
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.evaluate.text import windows
@@ -57,10 +59,6 @@ def put_sums(engine: HFEngine, folder: Path) -> list[int]:
 def test_a_task_with_two_filters_has_each_item_once(
     engine: HFEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from allocmoe.evaluate.tasks import table
-
     right = put_sums(engine, tmp_path)
     wanted = replace(table.SPECS["gsm8k"], shots=0, cap=8)
     monkeypatch.setitem(table.SPECS, "gsm8k", wanted)
@@ -150,10 +148,6 @@ def test_arc_counts_once_in_its_group(engine: HFEngine, tmp_path: Path) -> None:
 def test_examples_and_caps_are_passed_on_and_said(
     engine: HFEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from allocmoe.evaluate.tasks import table
-
     train = [{"prompt": f"{n} + {n} =", "target": str(2 * n)} for n in range(60, 70)]
     docs = [{"prompt": prompt, "target": "x"} for prompt in SUMS]
     put(tmp_path, "gsm8k", docs, {**WRITE, "filter_list": FILTERS, "num_fewshot": 1}, train)
