@@ -12,7 +12,7 @@ from tqdm import tqdm
 from allocmoe import mini, records, report
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import evaluate
-from allocmoe.evaluate.tasks import TaskSuite
+from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.evaluate.text import windows
 from allocmoe.measure import protocol as speed
 from allocmoe.measure import shapes

@@ -35,8 +35,14 @@ def eval(
     windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
-    items: Annotated[int, typer.Option(min=0, help="Items per task, pinned; 0 for perplexity alone.")] = 100,
-    task: Annotated[list[str] | None, typer.Option(help="An lm-eval task; repeat. Default: the embedded ones.")] = None,
+    items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 100,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="paper, nlu, reasoning, math, or a task, group or tag of lm-eval; repeat. Default: embedded."
+        ),
+    ] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Tokens that a generated answer may have at most.")] = None,
     task_batch: Annotated[int, typer.Option(min=1, help="Requests per batch in lm-eval.")] = 64,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
@@ -50,7 +56,7 @@ def eval(
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
     """
     from allocmoe.evaluate.quality import evaluate
-    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.tasks.suite import TaskSuite
     from allocmoe.evaluate.text import windows as cut
     from allocmoe.methods import allocate as make
     from allocmoe.mini import resolve
@@ -72,7 +78,7 @@ def eval(
     for plan in wanted:
         plan.check_model(live.spec, live.fingerprint)
     held_out = cut(live.tokenizer, text, windows, window)
-    suite = TaskSuite(live, task, task_batch, lm) if items else None
+    suite = TaskSuite(live, task, task_batch, lm, cap=cap) if items else None
     found = evaluate(
         live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed, progress=not as_json
     )  # fmt: skip

@@ -203,7 +203,7 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
     """Plans of a model, and their quality if the suite asks for it."""
     from allocmoe.engines.hf import HFEngine
     from allocmoe.evaluate.quality import evaluate
-    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.tasks.suite import TaskSuite
     from allocmoe.evaluate.text import windows
 
     engine = HFEngine.load(mini.resolve(model), suite.dtype, suite.device)

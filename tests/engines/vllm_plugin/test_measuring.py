@@ -57,7 +57,7 @@ def test_it_is_lm_evals_own_backend(served: tuple[Any, Any]) -> None:
 
 
 def test_tasks_come_out_as_in_transformers_under_switched_plans(served: tuple[Any, Any], hf: HFEngine) -> None:
-    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.tasks.suite import TaskSuite
 
     engine, lm = served
     here, there = TaskSuite(engine, lm=lm), TaskSuite(hf)
