@@ -26,7 +26,7 @@ class Method:
         layer_rule, token_rule: names of the rule that gives k_l and of the one that keeps experts under it.
         about: what it is.
         label: how figures and prose call it; empty for its name.
-        caveat: what a reader of its figures must know.
+        caveat: a sentence that a reader of its figures must know.
         options: of its rules, where they differ from the rules' own defaults.
     """
 
@@ -56,6 +56,14 @@ class Method:
         return {name: value for rule in self.rules for name, value in rule.options.items()} | dict(self.options)
 
 
+BATCHED = (
+    "Alloc-T shares its budget among the tokens of one forward pass, so its results depend on what else is in the "
+    "batch; the batching above is part of the measurement."
+)
+CALIBRATED = (
+    "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
+    "than requested."
+)
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -63,24 +71,24 @@ METHODS = {
     "descending": Method("descending", "top_k", "more experts in earlier layers"),
     "lexi": Method(
         "lexi", "top_k", "LExI's data-free search (re-implementation)", "LExI",
-        caveat="a re-implementation: no code or hyperparameters were published",
+        caveat="LExI is a re-implementation: no code or hyperparameters were published with it.",
     ),
     "alloc-l": Method("alloc_l", "top_k", "Alloc-L: profiled, allocated exactly across layers (+L)", "Alloc-L"),
     "dynamic-moe": Method(
         "uniform", "top_p", "Dynamic-MoE: top-P, calibrated to the budget", "Dynamic-MoE",
-        caveat="meets the budget on the calibration text only",
+        caveat=CALIBRATED,
     ),
     "naee": Method(
         "uniform", "naee", "NAEE: skip weak experts, calibrated to the budget", "NAEE",
-        caveat="meets the budget on the calibration text only",
+        caveat=CALIBRATED,
     ),
     "alloc-t": Method(
         "mean", "alloc_t", "Alloc-T: strongest scores of the whole batch (+T)", "Alloc-T",
-        caveat="depends on what else is in the batch and, in prefill, on later tokens",
+        caveat=BATCHED,
     ),
     "alloc-moe": Method(
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
-        caveat="depends on what else is in the batch and, in prefill, on later tokens",
+        caveat=BATCHED,
     ),
 }  # fmt: skip
 """In the order of every table."""

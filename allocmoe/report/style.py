@@ -10,29 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, label
 
 FOCUS, BASELINE, ORIGINAL, MEAN = "alloc-moe", "uniform", "original", "mean"
 GREY = "#7f8790"
 GROUPS = {"nlu": "NLU", "reasoning": "Reasoning", "math": "Math", MEAN: "Mean of the groups"}
 PHASES = {"prefill": "Prefill", "decode": "Decode"}
 TIMES = "\N{MULTIPLICATION SIGN}"
-NAMES = {
-    "lexi": "LExI", "alloc-l": "Alloc-L", "dynamic-moe": "Dynamic-MoE", "naee": "NAEE",
-    "alloc-t": "Alloc-T", "alloc-moe": "Alloc-MoE",
-}  # fmt: skip
-BATCHED = (
-    "Alloc-T shares its budget among the tokens of one forward pass, so its results depend on what else is in the "
-    "batch; the batching above is part of the measurement."
-)
-CALIBRATED = (
-    "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
-    "than requested."
-)
-CAVEATS = {
-    "alloc-t": BATCHED, "alloc-moe": BATCHED, "naee": CALIBRATED, "dynamic-moe": CALIBRATED,
-    "lexi": "LExI is a re-implementation: no code or hyperparameters were published with it.",
-}  # fmt: skip
 
 
 class Style(NamedTuple):
@@ -88,13 +72,13 @@ def style(method: str) -> Style:
 
 def name(method: str) -> str:
     """How a method is called in figures and prose."""
-    return getattr(METHODS.get(method), "label", "") or NAMES.get(method, method)
+    return label(method)
 
 
 def caveats(methods: Iterable[str]) -> list[str]:
     """What a reader must know about some methods, each sentence once, in the order of METHODS."""
     among = set(methods)
-    told = [getattr(row, "caveat", "") or CAVEATS.get(m, "") for m, row in METHODS.items() if m in among]
+    told = [row.caveat for m, row in METHODS.items() if m in among]
     return [text for text in dict.fromkeys(told) if text]
 
 
