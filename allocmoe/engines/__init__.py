@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ ENGINES = {
 def known(name: str) -> str:
     """The name itself; AllocMoEError if no engine has it. Imports nothing."""
     if name not in ENGINES:
-        raise AllocMoEError(f"unknown engine {name[:40]!r}: expected {' or '.join(ENGINES)}")
+        raise AllocMoEError(f"unknown engine {shown(name)}: expected {' or '.join(ENGINES)}")
     return name
 
 

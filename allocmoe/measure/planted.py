@@ -21,7 +21,7 @@ from torch import Tensor
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 
-DRAWN = (32, 128)  # windows and tokens of random input that routers are fitted on: 4,096 tokens
+DRAWN = (16, 128)  # windows and tokens of random input that routers are fitted on
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def moments(engine: HFEngine, ids: Tensor, batch: int = 8) -> Moments:
     logits: list[list[Tensor]] = [[] for _ in engine.routers]
 
     def see(layer: int, states: Tensor) -> None:
-        found = states.double() @ engine.routers[layer].weight.double().T
+        weight: Any = engine.routers[layer].weight
+        found = states.double() @ weight.double().T
         logits[layer].append(found - found.mean(-1, keepdim=True))
 
     with _watched(engine, see):
@@ -83,7 +84,7 @@ def plant(engine: HFEngine, wanted: Moments, seed: int = 0) -> None:
     table.copy_(torch.randn(table.shape, generator=generator) + torch.randn(table.shape[1], generator=generator))
 
     def see(layer: int, states: Tensor) -> None:
-        weight = engine.routers[layer].weight
+        weight: Any = engine.routers[layer].weight
         weight.copy_(_router(states.double().cpu(), wanted.mean[layer], wanted.covariance[layer], generator))
 
     ids = torch.randint(engine.vocabulary, DRAWN, generator=generator)
