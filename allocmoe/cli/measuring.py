@@ -19,7 +19,6 @@ from allocmoe.cli.common import (
     check_engine,
     check_machine,
     check_writable,
-    load_engine,
     notes,
     out,
     print_json,
@@ -55,6 +54,7 @@ def eval(
     What the records file holds already is not measured again.
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
     """
+    from allocmoe.evaluate.loading import load
     from allocmoe.evaluate.quality import evaluate
     from allocmoe.evaluate.tasks.suite import TaskSuite
     from allocmoe.evaluate.text import windows as cut
@@ -66,14 +66,7 @@ def eval(
     check_machine(dtype, device)
     check_writable(to)
     known = [Plan.load(path) for path in plans or []]
-    live: Any
-    lm = None
-    if engine == "vllm":
-        from allocmoe.evaluate.vllm_tasks import load
-
-        live, lm = load(resolve(model), dtype, task_batch)
-    else:
-        live = load_engine(model, dtype, device)
+    live, lm = load(engine, resolve(model), dtype, device, task_batch)
     wanted = [make("original", live.spec, live.fingerprint, live.spec.original_budget), *known]
     for plan in wanted:
         plan.check_model(live.spec, live.fingerprint)
@@ -112,12 +105,13 @@ def measure(
     """
     from dataclasses import replace
 
+    from allocmoe.measure import run as running
     from allocmoe.measure import suite as suites
 
     wanted = suites.installed(suites.chosen(suite))
     check_machine(wanted.dtype, wanted.device)
     check_writable(to)
-    found = suites.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
+    found = running.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
     if as_json:
         rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
                 for k, v in suites.values(found)]  # fmt: skip
@@ -128,7 +122,7 @@ def measure(
 
 def bench(
     shape: Annotated[
-        str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU; olmoe-medium.")
+        str, typer.Argument(help="olmoe, qwen or deepseek; with -wide or -small for a CPU; olmoe-medium.")
     ],
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
     method: Annotated[list[str] | None, typer.Option(help="A method; repeat. Default: all.")] = None,
@@ -138,6 +132,9 @@ def bench(
     decode: Annotated[int, typer.Option(help="Tokens to decode.")] = 128,
     warmups: Annotated[int, typer.Option(help="Untimed rounds.")] = 5,
     runs: Annotated[int, typer.Option(min=2, help="Timed rounds; an interval needs two.")] = 10,
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile for the plans: of the embedded model for a -wide shape, else its own.")
+    ] = None,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -146,10 +143,15 @@ def bench(
 ) -> None:
     """Time prefill and decode of a random-weight model of a shape, all methods interleaved in one session.
 
+    A -wide shape runs the plans of the embedded model with its L, N and K, so that its speed belongs to that
+    model's quality. Without --profile a small one is made, and kept next to the records.
+
     Example: [bold]allocmoe bench olmoe-small --decode 16 --warmups 1 --runs 3[/bold]
     """
     from allocmoe import records
+    from allocmoe.engines import engine_class
     from allocmoe.measure import protocol, shapes
+    from allocmoe.measure.planning import plans_for
     from allocmoe.stats import log_ratio
 
     check_engine(engine)
@@ -157,11 +159,9 @@ def bench(
     check_writable(to)
     settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
     live: Any = shapes.build(shape, dtype, device, seed)
-    known = protocol.random_profile(live, seed)
     names, budgets = method or list(METHODS), budget or live.spec.budgets()
-    plans = protocol.all_plans(live, known, names, budgets, seed=seed)
-    if engine == "vllm":
-        live = shapes.in_vllm(live)
+    plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
+    live = engine_class(engine).adopt(live)
     missing = protocol.left_out(names, budgets, plans)
     if missing:
         notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")

@@ -83,6 +83,14 @@ class HFEngine:
         model = model.to(torch.device(device))
         return cls(model, spec, model_name(folder), mark, tokenizer)
 
+    @classmethod
+    def adopt(cls, engine: HFEngine) -> HFEngine:
+        """A live transformers model in this engine: it is there already."""
+        return engine
+
+    def close(self) -> None:
+        """Nothing that a process holds only once."""
+
     def apply(self, plan: Plan) -> None:
         """Put a plan in force, replacing any other; AllocMoEError if it was made for another model, or
         if transformers' layer of this family cannot work with fewer than K experts."""

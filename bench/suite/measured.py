@@ -1,7 +1,7 @@
 """asv: what a commit's plans cost and buy. One measuring session a commit, kept as records.
 
 asv would run every parameter in a process of its own, and compare times taken minutes apart. So
-`setup_cache` measures everything once, interleaved (`allocmoe.measure.suite`), into
+`setup_cache` measures everything once, interleaved (`allocmoe.measure.run`), into
 `.asv/records/<machine>/<commit>.jsonl`, and the benchmarks below only read that. ALLOCMOE_SUITE chooses what is
 measured: "small" (the embedded models on a CPU; the default), "paper" (the paper's, on a GPU), or a JSON file.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from allocmoe import records
-from allocmoe.measure import suite
+from allocmoe.measure import run, suite
 
 SUITE = suite.installed(suite.chosen())
 HOURS = 3600.0
@@ -27,8 +27,8 @@ def folder() -> Path:
 
 def setup_cache() -> dict[Any, Any]:
     commit = (records.commit() or {}).get("hash", "unknown")
-    found = suite.values(suite.run(SUITE, folder() / f"{commit}.jsonl", progress=False))
-    return {(*at[:3], asked(at[3]), at[4]): value for at, value in found}
+    found = suite.values(run.run(SUITE, folder() / f"{commit}.jsonl", progress=False))
+    return {(at[0], at[1].removesuffix(" (random weights)"), at[2], asked(at[3]), at[4]): value for at, value in found}
 
 
 def asked(share: float) -> float:

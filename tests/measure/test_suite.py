@@ -19,9 +19,11 @@ import torch
 
 from allocmoe import mini, records
 from allocmoe.errors import AllocMoEError
+from allocmoe.measure import run as running
 from allocmoe.measure import suite as suites
 from allocmoe.measure.protocol import Protocol
-from allocmoe.measure.suite import SUITES, Suite, chosen, run, values
+from allocmoe.measure.run import run
+from allocmoe.measure.suite import SUITES, Suite, chosen, values
 from allocmoe.methods import METHODS
 
 TINY = Suite(
@@ -147,7 +149,7 @@ def dies(*_: Any) -> None:
 
 def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "head.jsonl"
-    monkeypatch.setattr(suites, "start", dies)
+    monkeypatch.setattr(running, "start", dies)
     with pytest.raises(AllocMoEError, match=r"process of transformers with mini-olmoe died"):
         run(replace(TINY, starts=1, methods=("uniform",)), path, progress=False)
     *whole, failed = records.load(path)
