@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from tests.engines.vllm_plugin import oracle
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 TOLERANCE = 1e-4
 ATTEMPTS = 12
 NEAR = 5e-6  # nearer to a tie than this, rounding may decide which expert is kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 MODEL = resolve("mini-olmoe")
 PROMPT = "Tom was hungry. They went to the school. Tom wanted to"
 
