@@ -157,11 +157,14 @@ def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monke
     assert failed.environment.get("commit") == records.commit()
 
 
-def test_killed_at_any_moment_it_resumes(tmp_path: Path) -> None:
-    """Three times; ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
-    kills = int(os.environ.get("ALLOCMOE_KILLS", "3"))
-    waits = [0.5, 4.0, 6.0] if kills == 3 else [random.Random(kill).uniform(0, 12) for kill in range(kills)]
-    starts = 2 + kills // 5  # there is work left for the last of them
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(int(os.environ.get("ALLOCMOE_KILLS", "3")), marks=pytest.mark.slow, id="more")]
+)
+def test_killed_at_any_moment_it_resumes(kills: int, tmp_path: Path) -> None:
+    """Once; three times in `make test-all`, where ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
+    waits = {1: [6.0], 3: [0.5, 4.0, 6.0]}.get(kills) or [random.Random(kill).uniform(0, 12) for kill in range(kills)]
+    starts = (1 if kills == 1 else 2) + kills // 5  # there is work left for the last of them
     path, settings = tmp_path / "head.jsonl", tmp_path / "suite.json"
     settings.write_text(json.dumps({
         "models": ["mini-olmoe"], "timed": [["transformers", "mini-olmoe"]], "methods": ["uniform"], "windows": 2,
