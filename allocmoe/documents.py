@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, shown
 
 
 def _no_constant(name: str) -> float:
@@ -38,15 +38,17 @@ def _whole(text: str) -> int:
 
 
 @cache
-def _validator(kind: str) -> Any:
+def _validator(kind: str, version: int | None = None) -> Any:
+    """Of the present version, or of an earlier one; None where there is no such schema."""
     from jsonschema import Draft202012Validator
 
-    schema = json.loads(files("allocmoe").joinpath(f"schemas/{kind}.json").read_text("utf-8"))
-    return Draft202012Validator(schema)
+    name = kind if version is None else f"{kind}.v{version}"
+    file = files("allocmoe").joinpath(f"schemas/{name}.json")
+    return Draft202012Validator(json.loads(file.read_text("utf-8"))) if file.is_file() else None
 
 
 def parse(text: str, kind: str, where: str) -> dict[str, Any]:
-    """The document in `text`, checked against its schema.
+    """The document in `text`, checked against the schema of its version, which may be an earlier one.
 
     Raises AllocMoEError, in one sentence, if it is cut off, holds NaN or a number out of range, is
     of another kind, has a newer version than this program knows, or breaks its schema.
@@ -57,15 +59,15 @@ def parse(text: str, kind: str, where: str) -> dict[str, Any]:
         raise AllocMoEError(f"{where} is not a whole JSON document ({error}): write it again") from None
     if not isinstance(document, dict) or document.get("kind") != f"allocmoe.{kind}":
         found = document.get("kind") if isinstance(document, dict) else type(document).__name__
-        raise AllocMoEError(f"{where} holds {found!r}, expected a document of kind 'allocmoe.{kind}'")
+        raise AllocMoEError(f"{where} holds {shown(found)}, expected a document of kind 'allocmoe.{kind}'")
     validator = _validator(kind)
-    known = validator.schema["properties"]["version"]["const"]
-    if isinstance(document.get("version"), int) and document["version"] > known:
-        raise AllocMoEError(
-            f"{where} has version {document['version']}, this program reads up to {known}: upgrade allocmoe"
-        )
+    known, version = validator.schema["properties"]["version"]["const"], document.get("version")
+    if isinstance(version, int) and version > known:
+        raise AllocMoEError(f"{where} has version {version}, this program reads up to {known}: upgrade allocmoe")
+    if isinstance(version, int) and not isinstance(version, bool) and 0 < version < known:
+        validator = _validator(kind, version) or validator
     for fault in validator.iter_errors(document):
-        path = ".".join(map(str, fault.absolute_path)) or "the document"
+        path = ".".join(map(str, fault.absolute_path))[:100] or "the document"
         raise AllocMoEError(f"{where} is not a valid {kind}: {path}: {fault.message[:200]}")
     return document
 

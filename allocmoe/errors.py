@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+LONGEST = 2000
+
 
 class AllocMoEError(Exception):
-    """Bad input or an impossible request. The command line prints it without a traceback."""
+    """Bad input or an impossible request. The command line prints it without a traceback. Its length is bounded."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 6]} [...]")
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value of somebody's file as a message may quote it: its repr, cut short."""
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

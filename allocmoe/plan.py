@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from allocmoe import documents
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, shown
+from allocmoe.routing import TokenRule, token_rule
 from allocmoe.spec import MoESpec
 
-VERSION = 1
-TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+VERSION = 2
 REFERENCES = ("original", "survivors")
+PLAIN = {"k_base": 1, "thresholds": []}
+"""What version 1 wrote where a rule had no such number: digests are made as it made them."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,14 @@ class Plan:
     Attributes:
         method: name of the method that made it (see `allocmoe.methods`).
         budget: B as requested, activations per token over all MoE layers.
-        layers: k_l per MoE layer, mean activations per token; whole unless the rule is alloc_t.
+        layers: k_l per MoE layer, mean activations per token; whole unless the rule says otherwise.
         top_k: K, the model's own.
-        token_rule: one of TOKEN_RULES.
-        k_base: experts every token keeps under alloc_t.
-        thresholds: per layer, P of top_p or beta of naee; empty for the other rules.
-        reference: after dropping, weights keep the original K's denominator ("original") or are
-            scaled to the original K's mass over the survivors ("survivors").
+        token_rule: a name of `routing.RULES`.
         fingerprint: of the model it was made for.
         family, experts: of that model, for people.
+        parameters: the rule's own numbers by name: a number, one per layer, or a list per layer.
+        reference: after dropping, weights keep the original K's denominator ("original") or are
+            scaled to the original K's mass over the survivors ("survivors").
         origin: how it was made (normalisation, seed, digest of the sensitivity).
     """
 
@@ -43,13 +45,18 @@ class Plan:
     fingerprint: str
     family: str
     experts: int
-    k_base: int = 1
-    thresholds: tuple[float, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     reference: str = "original"
     origin: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # tuples inside, so that a plan from a file equals the one that was written to it
+        object.__setattr__(self, "parameters", {name: _frozen(value) for name, value in self.parameters.items()})
         self._check()
+
+    @property
+    def rule(self) -> TokenRule:
+        return token_rule(self.token_rule)
 
     @property
     def exact_budget(self) -> float:
@@ -58,19 +65,28 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Hash of everything that decides what an engine computes."""
-        return documents.digest({k: v for k, v in self.to_dict().items() if k not in ("origin", "kind", "version")})
+        """Hash of everything that decides what an engine computes; the same as when this was version 1."""
+        values = {k: v for k, v in self.to_dict().items() if k not in ("origin", "kind", "version", "parameters")}
+        own = dict(self.parameters)
+        first = {"k_base": own.pop("k_base", PLAIN["k_base"]), "thresholds": own.pop("threshold", PLAIN["thresholds"])}
+        return documents.digest({**values, **first, **({"parameters": own} if own else {})})
+
+    def numbers(self, layer: int) -> dict[str, Any]:
+        """What the token rule goes by in one layer: "k", and its parameters."""
+        return self.rule.numbers(self.layers[layer], self.parameters, layer)
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self) | {"exact_budget": self.exact_budget}
-        values["layers"], values["thresholds"] = list(self.layers), list(self.thresholds)
+        values["layers"] = list(self.layers)
         return {"kind": "allocmoe.plan", "version": VERSION, **values}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """From a document of any version that `documents.parse` has checked."""
         known = {k: v for k, v in values.items() if k not in ("kind", "version", "exact_budget")}
-        known["layers"], known["thresholds"] = tuple(values["layers"]), tuple(values["thresholds"])
-        return cls(**known)
+        if values.get("version") == 1:
+            known = _from_version_1(known)
+        return cls(**known | {"layers": tuple(values["layers"])})
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -95,31 +111,34 @@ class Plan:
         ):
             if mine != theirs:
                 raise AllocMoEError(
-                    f"this plan is for another model: its {what} {mine}, the model's {theirs}; "
+                    f"this plan is for another model: its {what} {str(mine)[:60]}, the model's {theirs}; "
                     "make a plan for this model with `allocmoe allocate`"
                 )
 
     def _check(self) -> None:
-        if self.token_rule not in TOKEN_RULES:
-            raise AllocMoEError(f"unknown token rule {self.token_rule!r}: expected one of {', '.join(TOKEN_RULES)}")
+        rule = self.rule
         if self.reference not in REFERENCES:
-            raise AllocMoEError(f"unknown reference {self.reference!r}: expected one of {', '.join(REFERENCES)}")
-        for name in ("budget", "top_k", "experts", "k_base"):
+            raise AllocMoEError(f"unknown reference {shown(self.reference)}: expected one of {', '.join(REFERENCES)}")
+        for name in ("budget", "top_k", "experts"):
             if not isinstance(getattr(self, name), int):
-                raise AllocMoEError(f"the plan's {name} must be a whole number, got {getattr(self, name)!r}")
+                raise AllocMoEError(f"the plan's {name} must be a whole number, got {shown(getattr(self, name))}")
         for i, k in enumerate(self.layers):
             if not (math.isfinite(k) and 1 <= k <= self.top_k):
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}, outside 1..{self.top_k}")
-            if k != int(k) and self.token_rule != "alloc_t":
+            if k != int(k) and rule.whole:
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}; {self.token_rule} needs whole numbers")
         if self.exact_budget > self.budget + 1e-6:
             raise AllocMoEError(f"the plan's layers add up to {self.exact_budget:g}, over its budget of {self.budget}")
-        needs = self.token_rule in ("top_p", "naee")
-        if needs and len(self.thresholds) != len(self.layers):
-            raise AllocMoEError(
-                f"{self.token_rule} needs one threshold per layer: {len(self.layers)}, got {len(self.thresholds)}"
-            )
-        if not all(map(math.isfinite, self.thresholds)):
-            raise AllocMoEError(f"a threshold of {self.token_rule} is not a finite number: profile the model again")
-        if self.k_base < 0:
-            raise AllocMoEError(f"k_base must not be negative, got {self.k_base}")
+        rule.check(self.parameters, len(self.layers))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _from_version_1(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 1 had a field for each number of any rule; those that are not the rule's said nothing."""
+    numbers = {"k_base": known["k_base"], "threshold": known["thresholds"]}
+    rest = {k: v for k, v in known.items() if k not in ("k_base", "thresholds")}
+    own = token_rule(known["token_rule"]).parameters
+    return rest | {"parameters": {name: value for name, value in numbers.items() if name in own}}

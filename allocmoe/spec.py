@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, shown
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class MoESpec:
             known = {field for f in FAMILIES.values() for field in (f.experts, f.top_k)}
             if not any(values.get(field) for field in known):
                 raise AllocMoEError(
-                    f"model type {name!r} has no routed experts: none of {', '.join(sorted(known))} is in its config; "
-                    "expected a mixture-of-experts model"
+                    f"model type {shown(name)} has no routed experts: none of {', '.join(sorted(known))} is in its "
+                    "config; expected a mixture-of-experts model"
                 )
             raise AllocMoEError(
-                f"model type {name!r} is not supported; its config has "
+                f"model type {shown(name)} is not supported; its config has "
                 f"{', '.join(sorted(f for f in known if values.get(f)))} but its router is not known here. "
                 f"Supported: {', '.join(FAMILIES)}"
             )

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from allocmoe import allocation, mini, records, stats
-from allocmoe.allocation.alloc_l import NORMALISATIONS
+from allocmoe import mini, records, stats
+from allocmoe.allocation.alloc_l import NORMALISATIONS, alloc_l
+from allocmoe.allocation.uniform import uniform
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.text import Windows, windows
@@ -54,14 +55,14 @@ def main(
     nll: dict[str, list[float]] = {}
     layers: dict[str, list[int]] = {}
     for budget in spec.budgets():
-        even = allocation.uniform((spec.layers, spec.top_k), budget).tolist()
+        even = uniform((spec.layers, spec.top_k), budget).tolist()
         near = alone(engine, text, even, f"others at {budget}")
         tables[f"others at {budget}"] = near
         plans = {"uniform": even}
         for how in NORMALISATIONS:
-            plans[f"algorithm 1, {how}"] = allocation.alloc_l(chain, budget, how, exact=True).tolist()
-        plans["others at K"] = allocation.alloc_l(tables["others at K"], budget, "log", exact=True).tolist()
-        plans["others at the budget"] = allocation.alloc_l(near, budget, "log", exact=True).tolist()
+            plans[f"algorithm 1, {how}"] = alloc_l(chain, budget, how, exact=True).tolist()
+        plans["others at K"] = alloc_l(tables["others at K"], budget, "log", exact=True).tolist()
+        plans["others at the budget"] = alloc_l(near, budget, "log", exact=True).tolist()
         start = min(plans.values(), key=lambda k: measured(engine, text, k)[0])
         plans["search"] = search(engine, text, start, tries, rng)
         for name, chosen in plans.items():

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocmoe import allocation
+from allocmoe.allocation.alloc_l import alloc_l
+from allocmoe.allocation.lexi import lexi as search
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS, allocate
 from allocmoe.plan import Plan
@@ -45,17 +46,15 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
     fall = rng.lognormal(-3, 1, shape).cumsum(1)[:, ::-1]
     distances = np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))])
 
-    def rows(table: np.ndarray) -> tuple[tuple[float, ...], ...]:
-        return tuple(map(tuple, table.tolist()))
-
     return Sensitivity(
         spec=spec,
         fingerprint=FINGERPRINT,
-        perplexity=rows(9 + fall),
-        distances=rows(distances),
-        top_p=rows(rng.random(shape[::-1])),
-        naee=rows(rng.random(shape[::-1])),
-        evaluations=spec.layers * (spec.top_k - 1) + 1,
+        quantities={
+            "perplexity": (9 + fall).tolist(),
+            "distances": distances.tolist(),
+            "top_p": rng.random(shape[::-1]).tolist(),
+            "naee": rng.random(shape[::-1]).tolist(),
+        },
         calibration={"text": "random"},
     )
 
@@ -92,7 +91,7 @@ def test_every_method_spends_the_budget_and_survives_its_file(
     assert len(plan.layers) == spec.layers
     assert all(1 <= k <= spec.top_k for k in plan.layers)
     assert method == "alloc-t" or all(k == int(k) for k in plan.layers)
-    assert len(plan.thresholds) == (spec.layers if plan.token_rule in ("top_p", "naee") else 0)
+    assert len(plan.parameters.get("threshold", ())) == (spec.layers if plan.token_rule in ("top_p", "naee") else 0)
     plan.check_model(spec, FINGERPRINT)
     plan.save(tmp_path / "plan.json")
     again = Plan.load(tmp_path / "plan.json")
@@ -113,18 +112,18 @@ def test_alloc_t_at_a_mean_that_is_no_binary_fraction() -> None:
 
 def test_layer_rules_are_the_ones_of_the_allocation() -> None:
     spec, known = SPECS["olmoe"], PROFILES["olmoe"]
-    ppl = np.array(known.perplexity)
+    ppl = np.array(known.quantity("perplexity"))
     for method in ("alloc-l", "alloc-moe"):
         for how in ("raw", "ratio", "log"):
             plan = make(method, "olmoe", 80, normalize=how)
-            assert plan.layers == tuple(allocation.alloc_l(ppl, 80, how))
+            assert plan.layers == tuple(alloc_l(ppl, 80, how))
             assert plan.origin["normalize"] == how
-    assert make("alloc-l", "olmoe", 80).layers == tuple(allocation.alloc_l(ppl, 80, "ratio"))
+    assert make("alloc-l", "olmoe", 80).layers == tuple(alloc_l(ppl, 80, "ratio"))
     assert make("uniform", "olmoe", 80).layers == (5,) * 16
     assert make("original", "olmoe", 128).layers == (8,) * 16
     assert make("descending", "olmoe", 80).layers == make("ascending", "olmoe", 80).layers[::-1]
     lexi = make("lexi", "olmoe", 80, seed=4)
-    assert lexi.layers == tuple(allocation.lexi(np.array(known.distances), 80, 4))
+    assert lexi.layers == tuple(search(np.array(known.quantity("distances")), 80, 4))
     assert lexi.origin["seed"] == 4
     assert lexi.origin["profile"] == known.digest
     assert spec.original_budget == 128
@@ -134,13 +133,13 @@ def test_layer_rules_are_the_ones_of_the_allocation() -> None:
 def test_thresholds_are_those_calibrated_for_the_layer_s_k(method: str, table: str) -> None:
     plan = make(method, "qwen", 60)
     assert set(plan.layers) == {2, 3}
-    by_k = getattr(PROFILES["qwen"], table)
-    assert list(plan.thresholds) == [by_k[int(k) - 1][i] for i, k in enumerate(plan.layers)]
+    by_k = PROFILES["qwen"].quantity(table)
+    assert list(plan.parameters["threshold"]) == [by_k[int(k) - 1][i] for i, k in enumerate(plan.layers)]
 
 
 def test_options_reach_the_plan() -> None:
     plan = make("alloc-moe", "qwen", 60, k_base=2, reference="survivors")
-    assert (plan.k_base, plan.reference) == (2, "survivors")
+    assert (plan.parameters["k_base"], plan.reference) == (2, "survivors")
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - PROFILED))
@@ -182,7 +181,7 @@ def test_profiles_round_trip_and_refuse_a_wrong_shape(tmp_path: Path) -> None:
     assert Sensitivity.load(tmp_path / "profile.json") == known
     assert known.digest != profile(SPECS["qwen"], seed=1).digest
     for table in ("perplexity", "distances", "top_p", "naee"):
-        first, *others = getattr(known, table)
-        for wrong in (tuple(others), (first[1:], *others)):
+        first, *others = known.quantity(table)
+        for wrong in (others, [first[1:], *others], "text", {"a": first}, [[None] * len(first), *others]):
             with pytest.raises(AllocMoEError, match=table):
-                replace(known, **{table: wrong})
+                replace(known, quantities={**known.quantities, table: wrong})

@@ -1,7 +1,22 @@
-"""Layer rules: how many experts each layer may activate, `k_l` for l = 0..L-1, summing to B."""
+"""Layer rules: how many experts each layer may activate, `k_l` for l = 0..L-1. One file a rule, one row here."""
 
-from allocmoe.allocation.alloc_l import alloc_l, normalised
-from allocmoe.allocation.lexi import lexi
-from allocmoe.allocation.schedules import ascending, descending, uniform
+from __future__ import annotations
 
-__all__ = ["alloc_l", "ascending", "descending", "lexi", "normalised", "uniform"]
+from allocmoe.allocation import alloc_l, ascending, descending, full, lexi, mean, uniform
+from allocmoe.allocation.rule import LayerRule, Request
+from allocmoe.errors import AllocMoEError, shown
+
+RULES = {
+    rule.name: rule
+    for rule in (full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE)
+}
+
+
+def layer_rule(name: str) -> LayerRule:
+    """The rule of that name; AllocMoEError for a name that none has."""
+    if name not in RULES:
+        raise AllocMoEError(f"unknown layer rule {shown(name)}: expected one of {', '.join(RULES)}")
+    return RULES[name]
+
+
+__all__ = ["RULES", "LayerRule", "Request", "layer_rule"]

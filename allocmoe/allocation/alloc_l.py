@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from allocmoe.allocation.check import matrix, whole_budget
+from allocmoe.allocation.rule import LayerRule, Request
 from allocmoe.errors import AllocMoEError
 
 NORMALISATIONS = ("raw", "ratio", "log")
+DEFAULT_NORMALIZE = "ratio"
+"""Of the methods: what measured best; `alloc_l` itself minimises what it is given."""
 
 
 def normalised(sensitivity: np.ndarray, how: str) -> np.ndarray:
@@ -62,3 +65,12 @@ def alloc_l(sensitivity: np.ndarray, budget: int, normalize: str = "raw", *, exa
         k_l[layer] = top_k - int(np.argmin(offers[::-1]))
         left -= int(k_l[layer])
     return k_l
+
+
+def _allocate(request: Request) -> list[float]:
+    return alloc_l(
+        np.array(request.quantity("perplexity")), request.budget, request.options["normalize"], exact=True
+    ).tolist()  # fmt: skip
+
+
+RULE = LayerRule("alloc_l", _allocate, needs=("perplexity",), options={"normalize": DEFAULT_NORMALIZE})

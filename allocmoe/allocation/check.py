@@ -8,6 +8,10 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.spec import MoESpec
 
 
+class UnreachableError(AllocMoEError):
+    """A schedule that no layers of this model can follow to this budget; a sweep leaves it out."""
+
+
 def shape(spec: MoESpec | tuple[int, int]) -> tuple[int, int]:
     """(L, K) of a spec or of a pair; both must be at least 1."""
     layers, top_k = (spec.layers, spec.top_k) if isinstance(spec, MoESpec) else spec

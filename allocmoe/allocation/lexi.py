@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocmoe.allocation.check import matrix, whole_budget
+from allocmoe.allocation.rule import LayerRule, Request
 
 POPULATION, CROSSOVER, MUTATION = 100, 0.5, 0.2
 RESTARTS, GENERATIONS, PATIENCE, ATTEMPTS, TOURNAMENT = 4, 2000, 200, 5, 3
@@ -79,3 +80,10 @@ def _repair(k: np.ndarray, budget: int, top_k: int, rng: np.random.Generator) ->
         layer = np.where(legal, rng.random(k.shape), -1).argmax(axis=1)
         k[rows, layer] += np.sign(gap)
     return k
+
+
+def _allocate(request: Request) -> list[float]:
+    return lexi(np.array(request.quantity("distances")), request.budget, int(request.options["seed"])).tolist()
+
+
+RULE = LayerRule("lexi", _allocate, needs=("distances",), options={"seed": 0})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -22,7 +23,8 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
-from allocmoe.methods import DEFAULT_NORMALIZE, METHODS
+from allocmoe.errors import AllocMoEError
+from allocmoe.methods import METHODS
 
 
 def models(
@@ -66,33 +68,45 @@ def profile(
     windows: Annotated[int, typer.Option(min=1, help="Calibration windows.")] = 64,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 8,
+    quantity: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure; repeat. Default: what the methods need. A profile of the same text keeps "
+            "what it has."
+        ),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Measure what this method needs; repeat.")] = None,
     naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure how sensitive each layer is (Algorithm 1), with LExI's distances and all thresholds.
+    """Measure what the methods need to know of a model: how sensitive each layer is (Algorithm 1), thresholds, ...
 
-    Interrupted, it goes on where it was.
+    Interrupted, it goes on where it was; a profile that is there already gets what it lacks.
     Example: [bold]allocmoe profile mini-olmoe --windows 8 --out profile.json[/bold]
     """
     from allocmoe.evaluate.text import windows as cut
-    from allocmoe.profile.run import profile as run
+    from allocmoe.methods import needs
+    from allocmoe.profile.quantities import quantity as known
+    from allocmoe.profile.run import kept
 
+    wanted = [*(quantity or []), *needs(method or ([] if quantity else list(METHODS)))]
+    for name in wanted:
+        known(name)
     check_writable(to)
     engine = load_engine(model, dtype, device)
     calibration = cut(engine.tokenizer, text, windows, window)
-    partial = to.with_name(to.name + ".partial")
-    found = run(engine, calibration, batch, partial=partial, naive=naive, seed=seed, progress=not as_json)
-    found.save(to)
+    found = kept(engine, calibration, batch, to, quantities=wanted, naive=naive, seed=seed, progress=not as_json)
     if as_json:
         return print_json({**found.to_dict(), "path": str(to)})
-    table = Table("layer", *[f"k={k}" for k in range(1, found.spec.top_k + 1)], title="perplexity S[layer, k]")
-    for layer, row in enumerate(found.perplexity):
-        table.add_row(str(layer), *[f"{v:.3f}" for v in row])
-    out.print(table)
-    out.print(f"{found.evaluations} evaluations on {calibration.ids.numel()} tokens; wrote {to}")
+    if "perplexity" in found.quantities:
+        table = Table("layer", *[f"k={k}" for k in range(1, found.spec.top_k + 1)], title="perplexity S[layer, k]")
+        for layer, row in enumerate(found.quantities["perplexity"]):
+            table.add_row(str(layer), *[f"{v:.3f}" for v in row])
+        out.print(table)
+    out.print(f"{', '.join(found.quantities)} on {calibration.ids.numel()} tokens; wrote {to}")
     return None
 
 
@@ -104,8 +118,11 @@ def allocate(
         Path | None, typer.Option(help="A profile of this model, for the methods that need one.")
     ] = None,
     to: Annotated[Path, typer.Option("--out", help="The plan to write.")] = Path("plan.json"),
-    normalize: Annotated[str, typer.Option(help="Rows of Alloc-L's matrix: raw, ratio or log.")] = DEFAULT_NORMALIZE,
-    k_base: Annotated[int, typer.Option(help="Experts every token keeps under Alloc-T.")] = 1,
+    normalize: Annotated[str | None, typer.Option(help="Rows of Alloc-L's matrix: raw, ratio or log.")] = None,
+    k_base: Annotated[int | None, typer.Option(help="Experts every token keeps under Alloc-T.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", help="Another option of the method, NAME=VALUE; repeat.")
+    ] = None,
     reference: Annotated[str, typer.Option(help="Denominator after dropping: original or survivors.")] = "original",
     seed: Seed = 0,
     as_json: Json = False,
@@ -123,12 +140,22 @@ def allocate(
     spec = MoESpec.from_folder(folder)
     known = Sensitivity.load(profile) if profile else None
     default = spec.original_budget if method == "original" else max(spec.layers, spec.original_budget // 2)
-    options: dict[str, Any] = {"normalize": normalize, "k_base": k_base, "seed": seed, "reference": reference}
+    given = {"normalize": normalize, "k_base": k_base, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None} | _named(option or [])
     spend = default if budget is None else budget
-    plan = make(method, spec, fingerprint(folder), spend, known, **options)
+    plan = make(method, spec, fingerprint(folder), spend, known, reference=reference, **options)
     plan.save(to)
     if as_json:
         return print_json({**plan.to_dict(), "path": str(to), "digest": plan.digest})
     out.print(f"{method} at {plan.budget} of {spec.original_budget} activations per token; wrote {to}")
     out.print("k per layer: " + " ".join(f"{k:g}" for k in plan.layers))
     return None
+
+
+def _named(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE as name -> value; AllocMoEError for another form."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, sign, _) in zip(texts, pairs, strict=True):
+        if not name or not sign:
+            raise AllocMoEError(f"--set {text!r} is not NAME=VALUE, like k_base=2")
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from allocmoe.engines.experts import use_skipping
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -35,8 +35,8 @@ FIXED_K = ("granitemoe",)  # families whose layer in transformers splits its wor
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-# (weights [T, K], expert ids [T, K], real rows [T] or None) -> the same, with dropped pairs marked
-Rule = Callable[[Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]]
+# (weights [T, K], expert ids [T, K], real rows [T] or None, logits [T, N]) -> weights and ids, dropped pairs marked
+Rule = Callable[[Tensor, Tensor, "Tensor | None", Tensor], tuple[Tensor, Tensor]]
 
 
 class HFEngine:
@@ -89,7 +89,7 @@ class HFEngine:
         plan.check_model(self.spec, self.fingerprint)
         if self.spec.family in FIXED_K:
             raise AllocMoEError(f"transformers' {self.spec.family} layer takes top-k as fixed: no plan can change it")
-        self._rules = [LayerRule.of(plan, layer) for layer in range(self.spec.layers)]
+        self._rules = [PlannedLayer.of(plan, layer, spec=self.spec) for layer in range(self.spec.layers)]
         self.plan = plan
 
     def revert(self) -> None:
@@ -190,7 +190,7 @@ class HFEngine:
             if valid is not None and len(valid) != len(index):
                 valid = None
             if rule is not None:
-                weights, index = rule(weights, index, valid)
+                weights, index = rule(weights, index, valid, logits)
                 output = (logits, weights, index)
             if self.counting:
                 self.spent.add(layer, index, valid)

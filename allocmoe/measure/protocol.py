@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from allocmoe import methods, records
-from allocmoe.allocation.check import whole_budget
 from allocmoe.engines import Engine
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
@@ -127,30 +126,12 @@ def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> A
 def all_plans(
     engine: Engine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
 ) -> list[Plan]:
-    """`original` first, then every other method at every budget.
-
-    A few layers with a large K have no ascending or descending schedule at some budgets: those are
-    left out, see `left_out`.
-    """
-    spec, mark = engine.spec, engine.fingerprint
-    plans = [methods.allocate("original", spec, mark, spec.original_budget)]
-    for budget in budgets:
-        whole = whole_budget(budget, spec.layers, spec.top_k)
-        for name in names:
-            if name == "original":
-                continue
-            try:
-                plans.append(methods.allocate(name, spec, mark, whole, sensitivity, **options))
-            except AllocMoEError:
-                if name not in ("ascending", "descending"):
-                    raise
-    return plans
+    """`methods.sweep` for an engine's model."""
+    return methods.sweep(engine.spec, engine.fingerprint, sensitivity, names, budgets, **options)
 
 
 def left_out(names: Sequence[str], budgets: Sequence[float], plans: Sequence[Plan]) -> list[str]:
-    """What of `names` at `budgets` is not among `plans`, for people."""
-    made = {(plan.method, plan.budget) for plan in plans}
-    return [f"{name} at {b:g}" for b in budgets for name in names if name != "original" and (name, b) not in made]
+    return methods.left_out(names, budgets, plans)
 
 
 def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:

@@ -23,15 +23,15 @@ from tqdm import tqdm
 
 from allocmoe import documents
 from allocmoe.engines.hf import HFEngine, window_nll
-from allocmoe.engines.rule import LayerRule, sort_candidates
+from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.text import Windows
+from allocmoe.routing import token_rule
 
 
-def top_k_rule(engine: HFEngine, k: int) -> LayerRule:
+def top_k_rule(engine: HFEngine, k: int) -> PlannedLayer:
     """Plain top-k for one layer of this engine."""
-    return LayerRule("top_k", k, engine.spec.top_k, engine.spec.experts)
+    return PlannedLayer(token_rule("top_k"), {"k": k}, engine.spec.top_k, engine.spec.experts)
 
 
 def naive(engine: HFEngine, text: Windows, batch: int, progress: bool = True) -> tuple[np.ndarray, int]:
@@ -45,7 +45,8 @@ def naive(engine: HFEngine, text: Windows, batch: int, progress: bool = True) ->
             nonlocal evaluations
             evaluations += 1
             bar.update()
-            return perplexity(engine, text, batch).value
+            summed = sum(float(engine.nll(ids).sum()) for ids in text.batches(batch))
+            return math.exp(summed / (len(text.ids) * (text.ids.shape[1] - 1)))
 
         now = evaluate()
         for i in range(layers - 1, -1, -1):
@@ -157,7 +158,9 @@ class Walk:
         """What the block adds beside its routed experts."""
         if not self.engine.spec.shared:
             return 0.0
-        self.engine.set_layer(layer, lambda w, i, _valid: (w * 0, torch.full_like(i, self.engine.spec.experts)))
+        self.engine.set_layer(
+            layer, lambda w, i, _valid, _logits: (w * 0, torch.full_like(i, self.engine.spec.experts))
+        )
         try:
             return block(x)
         finally:

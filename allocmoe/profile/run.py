@@ -1,19 +1,18 @@
-"""Everything the allocation wants to know of a model, measured in one go."""
+"""Measuring a profile: the quantities that are asked for, and no more than are missing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.text import Windows
-from allocmoe.profile import algorithm1, lexi, thresholds
+from allocmoe.profile.quantities import QUANTITIES, Setting, quantity
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
-
-CALIBRATION_TOKENS = 16384  # for the thresholds, which want one batch
 
 
 def profile(
@@ -21,63 +20,83 @@ def profile(
     text: Windows,
     batch: int,
     *,
-    partial: Path | None = None,
+    quantities: Sequence[str] | None = None,
+    known: Sensitivity | None = None,
+    path: Path | None = None,
     naive: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Sensitivity:
-    """Algorithm 1 on the calibration text, LExI's distances, and thresholds for every whole k.
+    """A profile with the quantities asked for.
 
     Args:
         engine: of the model.
         text, batch: calibration windows and how many go through at a time.
-        partial: where an interrupted profile is kept; see `algorithm1.fast`.
+        quantities: names, None for all that there are.
+        known: an earlier profile on the same text, whose quantities are kept.
+        path: the profile's file: it is written after every quantity, and an interrupted one goes on from
+            `<path>.partial`.
         naive: compute Algorithm 1 as printed.
-        seed: of LExI's random input.
+        seed: of everything random.
+
+    Raises AllocMoEError for an unknown quantity.
     """
-    if naive:
-        matrix, evaluations = algorithm1.naive(engine, text, batch, progress)
-    else:
-        matrix, evaluations = algorithm1.fast(engine, text, batch, partial, progress)
-    few = Windows(text.ids[: max(1, CALIBRATION_TOKENS // text.ids.shape[1])], text.name)
-    limits = thresholds.tables(engine, few)
-
-    def rows(table: np.ndarray) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(float(v) for v in row) for row in table)
-
-    return Sensitivity(
-        spec=engine.spec,
-        fingerprint=engine.fingerprint,
-        perplexity=rows(matrix),
-        distances=rows(lexi.distances(engine, seed=seed)),
-        top_p=rows(limits["top_p"]),
-        naee=rows(limits["naee"]),
-        evaluations=evaluations,
-        calibration={**text.describe(), "batch": batch, "threshold_windows": len(few.ids), "seed": seed},
+    found = known or Sensitivity(
+        engine.spec, engine.fingerprint, {}, {}, {**text.describe(), "batch": batch, "seed": seed}
     )
+    partial = path.with_name(path.name + ".partial") if path else None
+    setting = Setting(engine, text, batch, seed, partial, naive, progress)
+    for name in ordered(list(QUANTITIES) if quantities is None else quantities):
+        if name in found.quantities:
+            continue
+        value, facts = quantity(name).measure(replace(setting, known=found.quantities))
+        found = replace(
+            found, quantities={**found.quantities, name: value}, measured={**found.measured, name: facts}
+        )  # fmt: skip
+        if path:
+            found.save(path)
+    return found
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """The names, each after those that it needs."""
+    found: dict[str, None] = {}
+    for name in names:
+        found |= dict.fromkeys([*ordered(quantity(name).needs), name])
+    return list(found)
 
 
 def kept(
-    engine: HFEngine, text: Windows, batch: int, path: Path, *, seed: int = 0, progress: bool = True
+    engine: HFEngine,
+    text: Windows,
+    batch: int,
+    path: Path,
+    *,
+    quantities: Sequence[str] | None = None,
+    naive: bool = False,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Sensitivity:
-    """The profile that an earlier run left at `path`, or a new one, written there; an interrupted one goes on.
+    """The profile that an earlier run left at `path`, with what it lacks measured; an interrupted one goes on.
 
     Raises AllocMoEError for another model's profile. One of other calibration text or seed is made anew.
     """
+    found = None
     if path.exists():
         found = Sensitivity.load(path)
         if found.fingerprint != engine.fingerprint:
             raise AllocMoEError(f"{path} is the profile of another model: give another folder")
-        if found.calibration.items() >= {**text.describe(), "batch": batch, "seed": seed}.items():
-            return found
-    found = profile(engine, text, batch, partial=path.with_suffix(".partial"), seed=seed, progress=progress)
-    found.save(path)
-    return found
+        if not found.calibration.items() >= {**text.describe(), "batch": batch, "seed": seed}.items():
+            found = None
+    return profile(
+        engine, text, batch, quantities=quantities, known=found, path=path, naive=naive, seed=seed, progress=progress
+    )  # fmt: skip
 
 
 def as_record(engine: HFEngine, sensitivity: Sensitivity, metrics: dict[str, float] | None = None) -> Record:
     """A profile as a record, for the report's picture of S."""
-    calibration = sensitivity.calibration
+    calibration, measured = sensitivity.calibration, sensitivity.measured
+    evaluations = measured.get("perplexity", {}).get("evaluations")
     return Record(
         about="profile",
         model=engine.name,
@@ -87,13 +106,14 @@ def as_record(engine: HFEngine, sensitivity: Sensitivity, metrics: dict[str, flo
         plan=None,
         setup=calibration,
         metrics={
-            "evaluations": sensitivity.evaluations,
+            **({"evaluations": evaluations} if evaluations else {}),
             "tokens": calibration["windows"] * calibration["window"],
             **(metrics or {}),
         },
-        details={
-            "perplexity": [list(row) for row in sensitivity.perplexity],
-            "distances": [list(row) for row in sensitivity.distances],
-            "digest": sensitivity.digest,
-        },
+        details={**_pictured(sensitivity), "digest": sensitivity.digest},
     )
+
+
+def _pictured(sensitivity: Sensitivity) -> dict[str, Any]:
+    """What the report draws."""
+    return {n: sensitivity.quantities[n] for n in ("perplexity", "distances") if n in sensitivity.quantities}

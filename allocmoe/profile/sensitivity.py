@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError
+from allocmoe.profile.quantities import quantity
 from allocmoe.spec import MoESpec
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Profile of one model on one calibration text.
+    """Profile of one model on one calibration text: as many quantities as were asked for.
 
     Attributes:
         spec: routing shape of the model.
         fingerprint: of its weights.
-        perplexity: S, [L][K], column k-1 is S[., k] of Algorithm 1.
-        distances: LExI's D_l(k), [L][K]; data-free.
-        top_p: P per whole k and layer, [K][L], calibrated in closed form.
-        naee: beta per whole k and layer, [K][L].
-        evaluations: perplexity evaluations behind S, L(K-1)+1.
-        calibration: text, tokens, window, batching and seed it was measured with.
+        quantities: measured values by name, see `profile.quantities.QUANTITIES`.
+        measured: per quantity, what it took and how: evaluations, windows.
+        calibration: text, tokens, window, batching and seed that all of them were measured with.
     """
 
     spec: MoESpec
     fingerprint: str
-    perplexity: tuple[tuple[float, ...], ...]
-    distances: tuple[tuple[float, ...], ...]
-    top_p: tuple[tuple[float, ...], ...]
-    naee: tuple[tuple[float, ...], ...]
-    evaluations: int
+    quantities: Mapping[str, Any]
+    measured: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = (self.spec.layers, self.spec.top_k)
-        for name, shape in (
-            ("perplexity", wanted), ("distances", wanted), ("top_p", wanted[::-1]), ("naee", wanted[::-1]),
-        ):  # fmt: skip
-            table = np.array(getattr(self, name), dtype=object)
-            if table.shape != shape:
-                raise AllocMoEError(f"the profile's {name} has shape {list(table.shape)}, expected {list(shape)}")
+        for name, value in self.quantities.items():
+            quantity(name).check(value, self.spec)
+
+    def quantity(self, name: str) -> Any:
+        """A measured quantity; AllocMoEError, with what to do, where it was not measured."""
+        about = quantity(name)
+        if name not in self.quantities:
+            raise AllocMoEError(
+                f"the profile lacks {name} ({about.about}): add it with `allocmoe profile --quantity {name}`"
+            )
+        return self.quantities[name]
 
     @property
     def digest(self) -> str:
@@ -63,11 +61,21 @@ class Sensitivity:
     def load(cls, path: Path) -> Sensitivity:
         """Read and check a profile; AllocMoEError, in one sentence, for anything wrong with it."""
         values = documents.read(path, "sensitivity")
-        tables = {n: tuple(map(tuple, values[n])) for n in ("perplexity", "distances", "top_p", "naee")}
+        if values["version"] == 1:
+            values = _from_version_1(values)
         return cls(
             spec=MoESpec(**values["spec"]),
             fingerprint=values["fingerprint"],
-            evaluations=values["evaluations"],
+            quantities=values["quantities"],
+            measured=values["measured"],
             calibration=values["calibration"],
-            **tables,
         )
+
+
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had four quantities, always all of them."""
+    named = {name: values[name] for name in ("perplexity", "distances", "top_p", "naee")}
+    calibration = dict(values["calibration"])
+    few = {"windows": calibration.pop("threshold_windows")} if "threshold_windows" in calibration else {}
+    measured = {"perplexity": {"evaluations": values["evaluations"]}, "top_p": few, "naee": few}
+    return {**values, "quantities": named, "measured": measured, "calibration": calibration}

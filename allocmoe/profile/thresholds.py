@@ -1,42 +1,43 @@
-"""Thresholds of top-P and NAEE that spend k experts per token, in closed form.
+"""Thresholds of top-P and NAEE for a given number of experts per layer.
 
-Every layer's threshold is a quantile of the scores that reach it, taken in one forward pass in
+A pass over the calibration text solves them layer by layer: each layer's threshold is chosen on scores to
 which all earlier layers already obey theirs. So on the calibration text the budget is met up to
 ties, in every layer, and not only for the unchanged model's scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from allocmoe.engines.hf import HFEngine, Rule
-from allocmoe.engines.rule import LayerRule, sort_candidates
+from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.evaluate.text import Windows
-from allocmoe.routing.naee import beta_for
-from allocmoe.routing.top_p import threshold_for
+from allocmoe.routing import TokenRule
 
-SOLVERS = {"top_p": threshold_for, "naee": beta_for}
+Solver = Callable[[Tensor, float], float]
+"""Sorted scores [T, K] and the mean number to keep in, a threshold out."""
 
 
 @torch.inference_mode()
-def calibrate(engine: HFEngine, rule: str, k_l: list[float], text: Windows) -> list[float]:
-    """One threshold per layer, for `rule` "top_p" or "naee" and mean activations `k_l` [L].
+def calibrate(engine: HFEngine, rule: TokenRule, solve: Solver, k_l: list[float], text: Windows) -> list[float]:
+    """One threshold per layer of a rule with the parameter "threshold", for mean activations `k_l` [L].
 
     The whole text goes through as one batch: give some thousand tokens.
     """
     found: list[float] = []
+    spec = engine.spec
 
     def solving(k: float) -> Rule:
-        def solve(weights: Tensor, index: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-            weights, index = sort_candidates(weights, index)
-            found.append(SOLVERS[rule](weights.float(), k))
-            spec = engine.spec
-            obeyed = LayerRule(rule, k, spec.top_k, spec.experts, threshold=found[-1])
-            return obeyed(weights, index, valid)
+        def solved(weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
+            found.append(solve(sort_candidates(weights, index)[0].float(), k))
+            obeyed = PlannedLayer(rule, {"k": k, "threshold": found[-1]}, spec.top_k, spec.experts)
+            return obeyed(weights, index, valid, logits)
 
-        return solve
+        return solved
 
     with engine.using(None):
         for layer, k in enumerate(k_l):
@@ -45,10 +46,7 @@ def calibrate(engine: HFEngine, rule: str, k_l: list[float], text: Windows) -> l
     return found
 
 
-def tables(engine: HFEngine, text: Windows) -> dict[str, np.ndarray]:
-    """For each rule, thresholds [K, L] of every whole uniform k = 1..K."""
+def table(engine: HFEngine, rule: TokenRule, solve: Solver, text: Windows) -> np.ndarray:
+    """Thresholds [K, L] of every whole uniform k = 1..K."""
     layers = engine.spec.layers
-    return {
-        rule: np.array([calibrate(engine, rule, [k] * layers, text) for k in range(1, engine.spec.top_k + 1)])
-        for rule in SOLVERS
-    }
+    return np.array([calibrate(engine, rule, solve, [k] * layers, text) for k in range(1, engine.spec.top_k + 1)])

@@ -1,8 +1,8 @@
 """Records: what was measured, on what, with which versions and command. Append-only.
 
-    from allocmoe import records
-    records.append(path, records.Record(...))
-    for record in records.load(path): ...
+from allocmoe import records
+records.append(path, records.Record(...))
+for record in records.load(path): ...
 """
 
 from allocmoe.records.files import append, load, resume

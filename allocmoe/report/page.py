@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allocmoe import documents
-from allocmoe.allocation import normalised
+from allocmoe.allocation.alloc_l import normalised
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 from allocmoe.report import figures, tables, timeline

@@ -1,8 +1,19 @@
-"""Token rules: which of a token's K candidates are kept. Scores [T, K] sorted, keep mask out."""
+"""Token rules: which of a token's candidates are kept. One file a rule, one row here."""
 
-from allocmoe.routing.alloc_t import alloc_t
-from allocmoe.routing.naee import naee
-from allocmoe.routing.top_k import top_k
-from allocmoe.routing.top_p import top_p
+from __future__ import annotations
 
-__all__ = ["alloc_t", "naee", "top_k", "top_p"]
+from allocmoe.errors import AllocMoEError, shown
+from allocmoe.routing import alloc_t, naee, top_k, top_p
+from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule
+
+RULES = {rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE)}
+
+
+def token_rule(name: str) -> TokenRule:
+    """The rule of that name; AllocMoEError for a name that none has."""
+    if name not in RULES:
+        raise AllocMoEError(f"unknown token rule {shown(name)}: expected one of {', '.join(RULES)}")
+    return RULES[name]
+
+
+__all__ = ["RULES", "Candidates", "Numbers", "Parameter", "Selection", "TokenRule", "token_rule"]

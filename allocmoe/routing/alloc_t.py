@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from allocmoe.errors import AllocMoEError
+from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule, kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from allocmoe.allocation.rule import Request
 
 
 def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, valid: Tensor | None = None) -> Tensor:
@@ -27,14 +32,16 @@ def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, va
 
     The greedy choice is the exact optimum of eq. 8-10: the constraint set is a matroid.
     """
+    import torch
+
     tokens, top = scores.shape
     real: int | Tensor = tokens
-    if isinstance(budget, Tensor):
+    if isinstance(budget, torch.Tensor):
         base: int | Tensor = budget.floor().clamp(max=k_base)
     else:
         if not math.isfinite(budget) or not 0 <= budget <= top:
             raise AllocMoEError(f"Alloc-T needs a budget within 0..{top} per token, got {budget}")
-        if not isinstance(k_base, Tensor) and k_base < 0:
+        if not isinstance(k_base, torch.Tensor) and k_base < 0:
             raise AllocMoEError(f"k_base must not be negative, got {k_base}")
         base = min(int(k_base), math.floor(budget))
     # a token's first k_base come before all else, padding after all else; then one cut serves the batch
@@ -48,3 +55,22 @@ def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, va
     place = torch.arange(len(order), device=scores.device)
     chosen = place < (math.floor(spend) if isinstance(spend, float | int) else spend.floor())
     return torch.empty_like(chosen).scatter_(0, order, chosen).view(tokens, top)
+
+
+def _select(candidates: Candidates, numbers: Numbers) -> Selection:
+    return kept(candidates, alloc_t(candidates.weights.float(), numbers["k"], numbers["k_base"], candidates.valid))
+
+
+def _calibrate(request: Request, _layers: Sequence[float]) -> dict[str, Any]:
+    return {"k_base": request.options["k_base"]}
+
+
+RULE = TokenRule(
+    "alloc_t",
+    _select,
+    keep_all=lambda top_k, experts: {"k_base": 1},
+    parameters={"k_base": Parameter("experts that every token keeps", per="plan", least=0, whole=True)},
+    calibrate=_calibrate,
+    options={"k_base": 1},
+    whole=False,
+)

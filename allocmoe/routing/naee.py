@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule, kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from allocmoe.allocation.rule import Request
 
 
 def naee(scores: Tensor, beta: float | Tensor) -> Tensor:
@@ -16,6 +23,8 @@ def naee(scores: Tensor, beta: float | Tensor) -> Tensor:
     Returns:
         bool [T, K].
     """
+    import torch
+
     keep = _ratios(scores) >= beta
     return torch.cat([torch.ones_like(keep[:, :1]), keep[:, 1:]], dim=1)
 
@@ -31,6 +40,28 @@ def beta_for(scores: Tensor, k: float) -> float:
 
 
 def _ratios(scores: Tensor) -> Tensor:
+    import torch
+
     # a first score of zero means that every score is zero: ratios of 1, nothing to tell apart
     first = scores[:, :1]
     return torch.where(first > 0, scores / first.clamp_min(torch.finfo(scores.dtype).tiny), 1.0)
+
+
+def _select(candidates: Candidates, numbers: Numbers) -> Selection:
+    return kept(candidates, naee(candidates.weights.float(), numbers["threshold"]))
+
+
+def _calibrate(request: Request, layers: Sequence[float]) -> dict[str, Any]:
+    """The thresholds that were calibrated for each layer's k."""
+    by_k = request.quantity("naee")
+    return {"threshold": [by_k[int(k) - 1][layer] for layer, k in enumerate(layers)]}
+
+
+RULE = TokenRule(
+    "naee",
+    _select,
+    keep_all=lambda top_k, experts: {"threshold": -1.0},
+    parameters={"threshold": Parameter("the share of the first score below which an expert is dropped")},
+    calibrate=_calibrate,
+    needs=("naee",),
+)

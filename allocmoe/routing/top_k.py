@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from allocmoe.errors import AllocMoEError
+from allocmoe.routing.rule import Candidates, Numbers, Selection, TokenRule, kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def top_k(scores: Tensor, k: float | Tensor) -> Tensor:
@@ -18,6 +21,20 @@ def top_k(scores: Tensor, k: float | Tensor) -> Tensor:
     Returns:
         bool [T, K].
     """
-    if not isinstance(k, Tensor) and (not 0 <= k <= scores.shape[-1] or k != int(k)):
+    import torch
+
+    if not isinstance(k, torch.Tensor) and (not 0 <= k <= scores.shape[-1] or k != int(k)):
         raise AllocMoEError(f"top-k needs a whole k within 0..{scores.shape[-1]}, got {k}")
     return (torch.arange(scores.shape[-1], device=scores.device) < k).expand_as(scores)
+
+
+def _select(candidates: Candidates, numbers: Numbers) -> Selection:
+    import torch
+
+    k = numbers["k"]
+    if candidates.valid is None and not isinstance(k, torch.Tensor):  # fewer columns are cheaper than a mask
+        return Selection(candidates.weights[:, : int(k)], candidates.ids[:, : int(k)])
+    return kept(candidates, top_k(candidates.weights, k))
+
+
+RULE = TokenRule("top_k", _select, keep_all=lambda top_k, experts: {}, ragged=False, untouched=True)

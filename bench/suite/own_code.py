@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from allocmoe import allocation, methods, mini, routing
+from allocmoe import methods, mini
+from allocmoe.allocation.alloc_l import alloc_l
+from allocmoe.allocation.lexi import lexi
 from allocmoe.plan import Plan
+from allocmoe.routing import Candidates, token_rule
 from allocmoe.spec import MoESpec
 
 SHAPES = {"olmoe": (16, 8, 64), "qwen": (24, 4, 48), "deepseek": (26, 6, 78)}
@@ -33,13 +36,13 @@ class AllocL:
         self.table = table(layers, top_k)
 
     def time_alloc_l(self, shape: str) -> None:
-        allocation.alloc_l(self.table, self.budget)
+        alloc_l(self.table, self.budget)
 
     def peakmem_alloc_l(self, shape: str) -> None:
-        allocation.alloc_l(self.table, self.budget)
+        alloc_l(self.table, self.budget)
 
     def time_lexi(self, shape: str) -> None:
-        allocation.lexi(self.table, self.budget, 0)
+        lexi(self.table, self.budget, 0)
 
 
 class TokenRules:
@@ -52,10 +55,12 @@ class TokenRules:
         torch.set_num_threads(1)
         logits = torch.randn(tokens, 64, generator=torch.Generator().manual_seed(0))
         self.scores = logits.softmax(-1).topk(8).values
-        self.argument = {"top_k": 4, "alloc_t": 4.0, "top_p": 0.2, "naee": 0.4}[rule]
+        self.offered = Candidates(self.scores, torch.arange(8).repeat(tokens, 1))
+        numbers = {"top_k": {}, "alloc_t": {"k_base": 1}, "top_p": {"threshold": 0.2}, "naee": {"threshold": 0.4}}[rule]
+        self.numbers = {"k": 4, **numbers}
 
     def time_keep(self, rule: str, tokens: int) -> None:
-        getattr(routing, rule)(self.scores, self.argument)
+        token_rule(rule).select(self.offered, self.numbers)
 
 
 class Plans:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, milp
 
-from allocmoe.allocation import alloc_l, normalised
+from allocmoe.allocation.alloc_l import alloc_l, normalised
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import PAPER_BUDGETS
 

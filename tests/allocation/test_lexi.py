@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, milp
 
-from allocmoe.allocation import alloc_l, lexi
+from allocmoe.allocation.alloc_l import alloc_l
+from allocmoe.allocation.lexi import lexi
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import PAPER_BUDGETS
 

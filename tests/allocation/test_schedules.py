@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocmoe.allocation import alloc_l, ascending, descending, uniform
+from allocmoe.allocation.alloc_l import alloc_l
+from allocmoe.allocation.ascending import ascending
+from allocmoe.allocation.descending import descending
+from allocmoe.allocation.uniform import uniform
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import PAPER_BUDGETS, MoESpec
 

@@ -10,50 +10,76 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from allocmoe.plan import Plan
+from allocmoe.routing import RULES
 
 Kept = list[dict[int, float]]
-TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+Rows = dict[int, list[tuple[float, int]]]  # token -> its candidates (weight, expert), heaviest first
 TOP, EXPERTS = 4, 12
+TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+"""Rules that keep some of the K candidates and need no more than these."""
+BUDGETS = {"alloc_t": 2.5}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
+}  # fmt: skip
 
 
 def plan(token_rule: str, **changes: Any) -> Plan:
-    """A plan of one layer, with a budget that suits its rule."""
+    """A plan of one layer, with a budget that suits its rule; `parameters` change only what they name."""
     values: dict[str, Any] = {
         "method": token_rule,
         "budget": TOP,
-        "layers": (2.5 if token_rule == "alloc_t" else 2.0,),
+        "layers": (BUDGETS.get(token_rule, 2.0),),
         "top_k": TOP,
         "token_rule": token_rule,
         "fingerprint": "0123456789abcdef",
         "family": "olmoe",
         "experts": EXPERTS,
-        "thresholds": {"top_p": (0.25,), "naee": (0.5,)}.get(token_rule, ()),
     }
-    return Plan(**(values | changes))
+    parameters = PARAMETERS.get(token_rule, {}) | changes.pop("parameters", {})
+    return Plan(**(values | changes), parameters=parameters)
 
 
-def kept_by_hand(weights: Tensor, ids: Tensor, plan: Plan, real: Tensor | None = None, layer: int = 0) -> Kept:
+def strongest_of_the_batch(rows: Rows, numbers: dict[str, Any]) -> dict[int, int]:
+    k, base = numbers["k"], min(numbers["k_base"], math.floor(numbers["k"]))
+    count = dict.fromkeys(rows, base)
+    rest = sorted((-rows[t][j][0], t, j) for t in rows for j in range(base, len(rows[t])))
+    for _, t, _ in rest[: math.floor(k * len(rows) + 1e-6) - base * len(rows)]:
+        count[t] += 1
+    return count
+
+
+def first(count: Any) -> Any:
+    """The oracle of a rule that keeps the first so many of each token's candidates."""
+
+    def chosen(rows: Rows, numbers: dict[str, Any], logits: Tensor | None) -> Rows:
+        counts = count(rows, numbers)
+        return {t: row[: counts[t]] for t, row in rows.items()}
+
+    return chosen
+
+
+ORACLES = {
+    "top_k": first(lambda rows, numbers: dict.fromkeys(rows, int(numbers["k"]))),
+    "alloc_t": first(strongest_of_the_batch),
+    "top_p": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+}
+"""Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
+keeps out."""
+
+
+def kept_by_hand(
+    weights: Tensor, ids: Tensor, plan: Plan, real: Tensor | None = None, layer: int = 0, logits: Tensor | None = None
+) -> Kept:
     """What one layer of a plan keeps: for every row {expert id: combine weight}, nothing for padding."""
     tokens = [t for t in range(len(ids)) if real is None or bool(real[t])]
     rows = {t: ordered(weights[t], ids[t]) for t in tokens}
-    k, base = plan.layers[layer], min(plan.k_base, math.floor(plan.layers[layer]))
-    count = dict.fromkeys(tokens, base)
-    if plan.token_rule == "alloc_t":
-        rest = sorted((-rows[t][j][0], t, j) for t in tokens for j in range(base, len(rows[t])))
-        for _, t, _ in rest[: math.floor(k * len(tokens) + 1e-6) - base * len(tokens)]:
-            count[t] += 1
-    elif plan.token_rule == "top_k":
-        count = dict.fromkeys(tokens, int(k))
-    else:
-        limit = plan.thresholds[layer]
-        rule = first_beyond if plan.token_rule == "top_p" else near_the_first
-        count = {t: rule([w for w, _ in rows[t]], limit) for t in tokens}
+    chosen = ORACLES[plan.token_rule](rows, plan.numbers(layer), logits)
     found: Kept = [{} for _ in ids]
     for t in tokens:
-        chosen = rows[t][: count[t]]
-        mass, left = math.fsum(w for w, _ in rows[t]), math.fsum(w for w, _ in chosen)
+        mass, left = math.fsum(w for w, _ in rows[t]), math.fsum(w for w, _ in chosen[t])
         scale = mass / left if plan.reference == "survivors" and left > 0 else 1.0
-        found[t] = {expert: w * scale for w, expert in chosen}
+        found[t] = {expert: w * scale for w, expert in chosen[t]}
     return found
 
 
@@ -119,9 +145,11 @@ def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None 
     limit = st.integers(-4, 80).map(lambda n: (n / 32,))
     return plan(
         rule,
-        layers=(draw(fraction if rule == "alloc_t" else whole),),
-        k_base=draw(st.integers(0, TOP + 1)),
-        thresholds=draw(limit) if rule in ("top_p", "naee") else (),
+        layers=(draw(whole if RULES[rule].whole else fraction),),
+        parameters={
+            name: draw(st.integers(0, TOP + 1)) if name == "k_base" else draw(limit)
+            for name in PARAMETERS.get(rule, {})
+        },
         reference=reference or draw(st.sampled_from(["original", "survivors"])),
     )
 

@@ -40,7 +40,7 @@ def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray)
     k = plan.layers[layer]
     if plan.token_rule == "alloc_t":
         rows = [t for t in range(tokens) if real[t]]
-        base = min(plan.k_base, int(k))
+        base = min(plan.parameters["k_base"], int(k))
         pool = sorted((-scores[t, j], t, j) for t in rows for j in range(base, top))
         for t in rows:
             keep[t, :base] = True
@@ -52,9 +52,9 @@ def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray)
             keep[t, j] = j < k
         elif plan.token_rule == "top_p":
             before = np.cumsum(scores[t, :j], dtype=np.float64).astype(np.float32)  # as torch accumulates
-            keep[t, j] = j == 0 or before[-1] <= plan.thresholds[layer]
+            keep[t, j] = j == 0 or before[-1] <= plan.parameters["threshold"][layer]
         else:
-            keep[t, j] = j == 0 or scores[t, j] / scores[t, 0] >= plan.thresholds[layer]
+            keep[t, j] = j == 0 or scores[t, j] / scores[t, 0] >= plan.parameters["threshold"][layer]
     keep[~real] = False
     return keep
 

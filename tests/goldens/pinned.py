@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from allocmoe import documents, gate, history, mini, records, report
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.methods import allocate
 from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
@@ -55,8 +55,12 @@ def plans() -> dict[str, Any]:
 
 def told(plan: Plan) -> dict[str, Any]:
     """A plan in a form that its file's version does not change."""
-    rules = [LayerRule.of(plan, layer) for layer in range(len(plan.layers))]
-    return {"digest": plan.digest, "layers": [float(rule.k) for rule in rules], "token_rule": plan.token_rule}
+    rules = [PlannedLayer.of(plan, layer) for layer in range(len(plan.layers))]
+    return {
+        "digest": plan.digest,
+        "layers": [float(rule.numbers["k"]) for rule in rules],
+        "token_rule": plan.token_rule,
+    }
 
 
 def routing() -> dict[str, Any]:
@@ -71,7 +75,7 @@ def routing() -> dict[str, Any]:
                 weights, ids = scores.topk(8, sorted=False)
                 valid = torch.rand(tokens, generator=generator) < 0.8 if padded else None
                 for layer in (0, 7, 15):
-                    rule = LayerRule.of(made("mini-olmoe", method, plan.budget, reference=reference), layer, -1)
+                    rule = PlannedLayer.of(made("mini-olmoe", method, plan.budget, reference=reference), layer, -1)
                     kept, chosen = rule(weights, ids, valid)
                     pairs = [
                         sorted((i, round(w, 6)) for i, w in zip(*row, strict=True) if i >= 0)

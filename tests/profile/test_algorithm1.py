@@ -12,8 +12,10 @@ from allocmoe import mini
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.text import Windows, windows
-from allocmoe.profile import algorithm1, lexi, thresholds
+from allocmoe.profile import algorithm1
 from allocmoe.profile.algorithm1 import Walk, expert_prefixes, fast, naive
+from allocmoe.profile.quantities import QUANTITIES, Setting
+from allocmoe.profile.quantities.distances import distances
 from tests.conftest import tiny
 
 TEXT = Windows(torch.randint(1, 96, (6, 20), generator=torch.Generator().manual_seed(0)), "random")
@@ -97,20 +99,21 @@ def test_prefixes_are_the_block_at_each_k(engine: HFEngine) -> None:
             if k == 1:
                 rest = whole - found[:, 0]  # what shared experts add
             torch.testing.assert_close(found[:, k - 1] + rest, whole, rtol=1e-5, atol=1e-6)
-    assert nothing.k == 1
+    assert nothing.numbers["k"] == 1
 
 
 def test_profiling_leaves_the_engine_as_it_was(engine: HFEngine) -> None:
     with torch.no_grad():
         before = engine.model(TEXT.ids).logits
         fast(engine, TEXT, 3, progress=False)
-        lexi.distances(engine, draws=1, tokens=8)
-        thresholds.tables(engine, TEXT)
+        distances(engine, draws=1, tokens=8)
+        for name in ("top_p", "naee"):
+            QUANTITIES[name].measure(Setting(engine, TEXT, 3))
         assert torch.equal(engine.model(TEXT.ids).logits, before)
 
 
 def test_lexi_distances_against_the_blocks_own_outputs(engine: HFEngine) -> None:
-    found = lexi.distances(engine, draws=2, tokens=16, seed=5)
+    found = distances(engine, draws=2, tokens=16, seed=5)
     generator = torch.Generator().manual_seed(5)
     expected = np.zeros_like(found)
     with torch.no_grad():
@@ -136,10 +139,10 @@ def test_thresholds_spend_the_budget_in_the_whole_model(engine: HFEngine, rule: 
 
     text = Windows(torch.randint(1, 96, (40, 25), generator=torch.Generator().manual_seed(4)), "random")
     name = {"top_p": "dynamic-moe", "naee": "naee"}[rule]
-    table = thresholds.tables(engine, text)[rule]
+    table, _ = QUANTITIES[rule].measure(Setting(engine, text, 8))
     for k in range(1, engine.spec.top_k + 1):
         base = methods.allocate("uniform", engine.spec, engine.fingerprint, k * engine.spec.layers)
-        plan = replace(base, method=name, token_rule=rule, thresholds=tuple(table[k - 1].tolist()))
+        plan = replace(base, method=name, token_rule=rule, parameters={"threshold": table[k - 1]})
         with engine.using(plan), engine.count() as spent:
             engine.backbone(text.ids)
         np.testing.assert_allclose(spent.summary()["per_layer"], k, rtol=0.01)

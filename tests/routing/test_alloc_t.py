@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, milp
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.routing import alloc_t, top_k
+from allocmoe.routing.alloc_t import alloc_t
+from allocmoe.routing.top_k import top_k
 
 SHARES = [Fraction(7, 2), Fraction(5, 2), Fraction(25, 4), Fraction(10, 3), Fraction(29, 7), Fraction(23, 10)]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.routing import naee, top_k, top_p
-from allocmoe.routing.naee import beta_for
-from allocmoe.routing.top_p import threshold_for
+from allocmoe.routing.naee import beta_for, naee
+from allocmoe.routing.top_k import top_k
+from allocmoe.routing.top_p import threshold_for, top_p
 
 TOKENS, TOP, EXPERTS = 600, 6, 24
 

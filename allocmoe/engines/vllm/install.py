@@ -10,7 +10,7 @@ from vllm.logger import init_logger
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.engines.vllm.kernels import skip_dropped
 from allocmoe.engines.vllm.refuse import check_plan, model_fingerprint, unsupported
@@ -66,22 +66,22 @@ class Budgeted:
         """Put a plan in force, None for the model as it is; AllocMoEError if it does not fit."""
         if plan:
             check_plan(plan, self.spec, self.mark)
-            if plan.token_rule == "top_p" and self.scaled:
+            if plan.rule.absolute and self.scaled:
                 raise AllocMoEError(
-                    "this model's combine weights are scaled after the experts, and top-P's thresholds were calibrated "
-                    "on scaled ones: use another method's plan"
+                    f"this model's combine weights are scaled after the experts, and {plan.token_rule} compares them "
+                    "with thresholds that were calibrated on scaled ones: use another method's plan"
                 )
         elif self.captured and self.plan:
             plan = everything(self.plan)
-        rules = {layer: LayerRule.of(plan, layer, DROPPED) if plan else None for layer in self.routers}
+        rules = {layer: PlannedLayer.of(plan, layer, DROPPED, self.spec) if plan else None for layer in self.routers}
         for layer, router in self.routers.items():
             rule = rules[layer]
             if not (self.captured and self.settings.live) or rule is None:
                 router.rule = rule
             elif router.rule is None:
-                router.rule = on_device(rule, self.device)
+                router.rule = rule.on(self.device)
             else:
-                refill(router.rule, rule)
+                router.rule.follow(rule)
         self.plan = plan
 
     def count(self, on: bool) -> None:
@@ -126,30 +126,11 @@ def _opaque(runners: Any, config: Any) -> bool:
     return False
 
 
-def on_device(rule: LayerRule, device: torch.device) -> LayerRule:
-    """A rule whose numbers are tensors, to be changed under a captured graph."""
-    k = torch.tensor(float(rule.k), dtype=torch.float64, device=device)
-    base = torch.tensor(float(rule.k_base), dtype=torch.float64, device=device)
-    return replace(rule, k=k, k_base=base, threshold=torch.tensor(rule.threshold, device=device))
-
-
-def refill(captured: LayerRule, rule: LayerRule) -> None:
-    """Give a captured rule another's numbers; AllocMoEError if it is of another kind."""
-    for what in ("token_rule", "reference"):
-        mine, theirs = getattr(captured, what), getattr(rule, what)
-        if mine != theirs:
-            raise AllocMoEError(
-                f"this engine's graphs were captured with {what} {mine}, the plan has {theirs}: start the engine with "
-                "enforce_eager to switch between them"
-            )
-    for name in ("k", "k_base", "threshold"):
-        getattr(captured, name).fill_(getattr(rule, name))
-
-
 def everything(plan: Plan) -> Plan:
     """A plan of the same token rule that keeps all K."""
-    keep_all = {"top_p": 3e38, "naee": -1.0}.get(plan.token_rule, 0.0)
+    depth, own = len(plan.layers), plan.rule.parameters
+    whole = plan.rule.keep_all(plan.top_k, plan.experts)
+    parameters = {name: whole[name] if p.per == "plan" else (whole[name],) * depth for name, p in own.items()}
     return replace(
-        plan, method="original", budget=plan.top_k * len(plan.layers), layers=(float(plan.top_k),) * len(plan.layers),
-        thresholds=tuple(keep_all for _ in plan.thresholds),
+        plan, method="original", budget=plan.top_k * depth, layers=(float(plan.top_k),) * depth, parameters=parameters
     )  # fmt: skip

@@ -62,7 +62,7 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
         if len(pairs) == 0:
             out.zero_()
             return None
-        if len(ids) == 1:  # what a token keeps comes first in its row
+        if len(ids) == 1 and rule.rule.prefix:  # what a token keeps comes first in its row
             kept = {"topk_weights": weights[:, : len(pairs)], "topk_ids": ids[:, : len(pairs)]}
             return stock(**call | {name: value.contiguous() for name, value in kept.items()})
         parts = out.new_empty(len(pairs), out.shape[1])

@@ -9,9 +9,8 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
+from allocmoe.engines.vllm.refuse import EXTENSION, check_config, check_extension
 from allocmoe.engines.vllm.settings import KEY, Settings
-
-EXTENSION = "allocmoe.engines.vllm.worker.PlanWorker"
 
 
 def register() -> None:
@@ -38,8 +37,6 @@ def configured(stock: Any) -> Any:
         settings = Settings.requested(self.additional_config)
         if settings is None:
             return stock(self, *args, **kwargs)
-        from allocmoe.engines.vllm.refuse import check_config, check_extension
-
         self.additional_config = {**self.additional_config, KEY: settings.to_dict()}
         config = stock(self, *args, **kwargs)
         check_config(config, settings)

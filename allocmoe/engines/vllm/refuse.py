@@ -11,6 +11,7 @@ from allocmoe.engines.vllm.settings import Settings
 from allocmoe.errors import AllocMoEError
 from allocmoe.spec import MoESpec, fingerprint
 
+EXTENSION = "allocmoe.engines.vllm.worker.PlanWorker"
 SUPPORTED = "0.30 to 0.32 on a CPU, 0.26 to 0.33 on CUDA"
 
 
@@ -39,13 +40,11 @@ def check_config(config: Any, settings: Settings) -> None:
 def check_extension(name: str) -> None:
     """AllocMoEError if a worker extension of the user's own would leave a worker without the plan."""
     if name:
-        from allocmoe.engines.vllm.worker import PlanWorker
-
         try:
-            theirs = pkgutil.resolve_name(name)
+            own, theirs = pkgutil.resolve_name(EXTENSION), pkgutil.resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
             raise AllocMoEError(f"the worker extension {name} cannot be imported: {error}") from error
-        if not issubclass(theirs, PlanWorker):
+        if not issubclass(theirs, own):
             raise AllocMoEError(
                 f"the worker extension {name} takes the place of the plan's own: derive it from "
                 "allocmoe.engines.vllm.worker.PlanWorker"

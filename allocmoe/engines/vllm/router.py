@@ -11,7 +11,7 @@ from vllm.forward_context import get_forward_context, is_forward_context_availab
 from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
 from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 
 DROPPED = -1  # the id that vLLM's own kernels skip
@@ -32,7 +32,7 @@ class BudgetRouter(BaseRouter):
     def __init__(self, inner: Any) -> None:
         super().__init__(top_k=inner.top_k, global_num_experts=inner.global_num_experts, eplb_state=inner.eplb_state)
         self.inner = inner
-        self.rule: LayerRule | None = None
+        self.rule: PlannedLayer | None = None
         self.counter: Callable[[Tensor, Tensor | None], None] | None = None
 
     @property
@@ -47,7 +47,7 @@ class BudgetRouter(BaseRouter):
             return weights, ids
         valid = real_rows(ids)
         if self.rule is not None:
-            weights, ids = self.rule(weights, ids, valid)
+            weights, ids = self.rule(weights, ids, valid, router_logits)
             weights, ids = weights.contiguous(), ids.contiguous()  # kernels take no strides
         if self.counter is not None:
             self.counter(ids, valid)

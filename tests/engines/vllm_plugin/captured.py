@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
 from tests.engines.loops import (
     EXPERTS,
@@ -16,23 +16,24 @@ from tests.engines.loops import (
 )
 
 CPU, DROPPED = torch.device("cpu"), -1
-OTHERS = {"top_k": (1.0, ()), "alloc_t": (3.25, ()), "top_p": (2.0, (0.6,)), "naee": (2.0, (0.1,))}
+OTHERS = {
+    "top_k": (1.0, {}), "alloc_t": (3.25, {"k_base": 2}), "top_p": (2.0, {"threshold": (0.6,)}),
+    "naee": (2.0, {"threshold": (0.1,)}),
+}  # fmt: skip
 
 
-def fixed(plan: Plan) -> LayerRule:
-    return LayerRule.of(plan, 0, DROPPED)
+def fixed(plan: Plan) -> PlannedLayer:
+    return PlannedLayer.of(plan, 0, DROPPED)
 
 
-def on(device: torch.device, plan: Plan) -> LayerRule:
-    from allocmoe.engines.vllm.install import on_device
-
-    return on_device(fixed(plan), device)
+def on(device: torch.device, plan: Plan) -> PlannedLayer:
+    return fixed(plan).on(device)
 
 
 def other(made: Plan) -> Plan:
     """A plan of the same kind with other numbers."""
-    k, thresholds = OTHERS[made.token_rule]
-    return replace(made, layers=(k,), k_base=2, thresholds=thresholds)
+    k, parameters = OTHERS[made.token_rule]
+    return replace(made, layers=(k,), parameters=parameters)
 
 
 def routed(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -41,7 +42,7 @@ def routed(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return weights, ids.int()
 
 
-def budgeted(rule: LayerRule | None) -> Any:
+def budgeted(rule: PlannedLayer | None) -> Any:
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
 
     from allocmoe.engines.vllm.router import BudgetRouter

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, PretrainedConfig, Qwen2MoeConfig
 
 from allocmoe.engines.hf import HFEngine, Rule
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
 
 FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
@@ -58,36 +58,36 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def margin(rule: LayerRule, weights: Tensor) -> float:
+def margin(rule: PlannedLayer, weights: Tensor) -> float:
     """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
     scores = weights.sort(dim=-1, descending=True).values
-    if rule.token_rule == "top_p":
-        return float((scores.cumsum(-1) / rule.threshold - 1).abs().min())
-    if rule.token_rule == "naee":
-        return float((scores / scores[:, :1] / rule.threshold - 1).abs().min())
-    if rule.token_rule == "top_k":
-        k = int(rule.k)
+    if rule.rule.name == "top_p":
+        return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
+    if rule.rule.name == "naee":
+        return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
+    if rule.rule.name == "top_k":
+        k = int(rule.numbers["k"])
         return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
     pool = scores[:, 1:].flatten().sort(descending=True).values
-    kept = int(rule.k * len(scores) + 1e-6) - len(scores)
+    kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
 
 
-def by_pass(rule: LayerRule, passes: Tensor, margins: list[float]) -> Rule:
+def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
     """A rule applied to each forward pass's rows alone: `passes` [rows] numbers them, -1 for padding.
 
     Attention is causal, so one pass over whole sequences with the routing of each chunk decided among
     its own rows computes exactly what the chunks would have, one after another.
     """
 
-    def apply(weights: Tensor, index: Tensor, _valid: Any) -> tuple[Tensor, Tensor]:
+    def apply(weights: Tensor, index: Tensor, _valid: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
         kept = torch.zeros_like(weights)
         ids = torch.full_like(index, rule.dropped)
         for number in passes.unique().tolist():
             if number < 0:
                 continue
             rows = (passes == number).nonzero().squeeze(1)
-            some, chosen = rule(weights[rows], index[rows], None)
+            some, chosen = rule(weights[rows], index[rows], None, logits[rows])
             margins.append(margin(rule, weights[rows]))
             kept[rows, : some.shape[1]], ids[rows, : some.shape[1]] = some, chosen
         return kept, ids
@@ -116,7 +116,7 @@ def logprobs(
 
     hooks = [router.register_forward_hook(last_candidate) for router in engine.routers]
     for layer in range(engine.spec.layers):
-        engine.set_layer(layer, by_pass(LayerRule.of(plan, layer), numbers.flatten(), margins))
+        engine.set_layer(layer, by_pass(PlannedLayer.of(plan, layer), numbers.flatten(), margins))
     logits = engine.model(input_ids=ids, use_cache=False).logits.double().log_softmax(-1)
     engine.revert()
     for hook in hooks:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -47,17 +47,15 @@ def test_numbers_in_tensors_change_nothing(given: tuple[Tensor, Tensor], plan: P
 def test_refilled_it_is_the_other_plans_rule(
     given: tuple[Tensor, Tensor], token_rule: str, reference: str, data: st.DataObject
 ) -> None:
-    from allocmoe.engines.vllm.install import refill
-
     weights, ids = given
     real = data.draw(masks(len(ids)))
     rule = on(CPU, data.draw(plans(token_rule, reference)))
-    tensors = rule.k, rule.k_base, rule.threshold
+    tensors = dict(rule.numbers)
     for _ in range(2):
         plan = data.draw(plans(token_rule, reference))
-        refill(rule, fixed(plan))
+        rule.follow(fixed(plan))
         assert_same(kept(*rule(weights, ids, real), DROPPED), kept_by_hand(weights, ids, plan, real))
-    assert all(a is b for a, b in zip(tensors, (rule.k, rule.k_base, rule.threshold), strict=True))
+    assert all(rule.numbers[name] is tensor for name, tensor in tensors.items())
 
 
 def test_budgets_in_tensors_neither_lose_nor_gain_an_expert() -> None:
@@ -71,23 +69,21 @@ def test_budgets_in_tensors_neither_lose_nor_gain_an_expert() -> None:
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
 def test_another_kind_of_plan_is_refused_and_nothing_changes(token_rule: str) -> None:
-    from allocmoe.engines.vllm.install import refill
-
     made = plan(token_rule)
     rule = on(CPU, made)
-    numbers = [t.clone() for t in (rule.k, rule.k_base, rule.threshold)]
+    numbers = {name: t.clone() for name, t in rule.numbers.items()}
     another = TOKEN_RULES[(TOKEN_RULES.index(token_rule) + 1) % 4]
     for wrong, what in ((plan(another), "token_rule"), (replace(other(made), reference="survivors"), "reference")):
         with pytest.raises(AllocMoEError, match=f"captured with {what}.*enforce_eager") as caught:
-            refill(rule, fixed(wrong))
+            rule.follow(fixed(wrong))
         assert "\n" not in str(caught.value)
-    assert all(map(torch.equal, numbers, (rule.k, rule.k_base, rule.threshold)))
+    assert all(torch.equal(rule.numbers[name], t) for name, t in numbers.items())
 
 
 @settings(deadline=None, max_examples=100)
 @given(candidates(), plans(), st.data())
 def test_everything_keeps_everything(given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject) -> None:
-    from allocmoe.engines.vllm.install import everything, refill
+    from allocmoe.engines.vllm.install import everything
 
     weights, ids = given
     real = data.draw(masks(len(ids)))
@@ -98,7 +94,7 @@ def test_everything_keeps_everything(given: tuple[Tensor, Tensor], plan: Plan, d
         for t, (names, row) in enumerate(zip(ids.tolist(), weights.double().tolist(), strict=True))
     ]
     rule = on(CPU, plan)
-    refill(rule, fixed(whole))
+    rule.follow(fixed(whole))
     for answer in (fixed(whole)(weights, ids, real), rule(weights, ids, real)):
         assert_same(kept(*answer, DROPPED), expected)
 
@@ -118,11 +114,11 @@ def test_everything_keeps_everything_where_weights_sum_to_more_than_one(token_ru
 def test_everything_is_of_every_layer() -> None:
     from allocmoe.engines.vllm.install import everything
 
-    made = plan("naee", budget=9, layers=(1.0, 4.0, 2.0), thresholds=(0.9, 0.1, 0.5))
+    made = plan("naee", budget=9, layers=(1.0, 4.0, 2.0), parameters={"threshold": (0.9, 0.1, 0.5)})
     assert everything(made).exact_budget == 3 * TOP
     weights, ids = routed(9)
     for layer in range(3):
-        rule = LayerRule.of(everything(made), layer, DROPPED)
+        rule = PlannedLayer.of(everything(made), layer, DROPPED)
         assert (rule(weights, ids, None)[1] >= 0).all()
 
 
@@ -130,7 +126,7 @@ def test_everything_is_of_every_layer() -> None:
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
 def test_one_graph_follows_a_refill(token_rule: str, padded: bool) -> None:
     """Compiled once, without a break; other numbers take effect without compiling again."""
-    from allocmoe.engines.vllm.install import everything, refill
+    from allocmoe.engines.vllm.install import everything
 
     torch._dynamo.reset()
     made, graphs = plan(token_rule), []
@@ -145,7 +141,7 @@ def test_one_graph_follows_a_refill(token_rule: str, padded: bool) -> None:
     real = torch.arange(12) < 9 if padded else None
     found = []
     for following in (made, other(made), everything(made), made):
-        refill(rule, fixed(following))
+        rule.follow(fixed(following))
         answer = compiled(weights, ids, real)
         assert_same(kept(*answer, DROPPED), kept_by_hand(weights, ids, following, real))
         found.append(int((answer[1] >= 0).sum()))
@@ -169,8 +165,8 @@ def worker_of(layers: int, live: bool, captured: bool) -> Any:
     return found
 
 
-def numbers(worker: Any) -> list[list[float]]:
-    return [[float(v) for v in (r.rule.k, r.rule.k_base, r.rule.threshold)] for r in worker.routers.values()]
+def numbers(worker: Any) -> list[dict[str, float]]:
+    return [{name: float(v) for name, v in r.rule.numbers.items()} for r in worker.routers.values()]
 
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
@@ -178,21 +174,21 @@ def test_a_captured_worker_keeps_its_rules_and_changes_their_numbers(token_rule:
     from allocmoe.engines.vllm.install import everything
 
     worker, limits = worker_of(2, live=True, captured=True), token_rule in ("top_p", "naee")
-    first = plan(token_rule, layers=(1.0, 2.0), thresholds=(0.5, 0.25) if limits else ())
-    second = replace(first, layers=(2.0, 1.0), thresholds=(0.1, 0.2) if limits else (), k_base=0)
+    first = plan(token_rule, layers=(1.0, 2.0), parameters={"threshold": (0.5, 0.25)} if limits else {})
+    changed = {"threshold": (0.1, 0.2)} if limits else {"k_base": 0} if token_rule == "alloc_t" else {}
+    second = replace(first, layers=(2.0, 1.0), parameters=changed)
     worker.apply(first)
     rules = [router.rule for router in worker.routers.values()]
-    assert all(isinstance(v, Tensor) for rule in rules for v in (rule.k, rule.k_base, rule.threshold))
+    assert all(isinstance(v, Tensor) for rule in rules for v in rule.numbers.values())
     for following in (first, second, None, first):
         worker.apply(following)
         assert all(router.rule is rule for router, rule in zip(worker.routers.values(), rules, strict=True))
         whole = following or everything(first)
-        limits_of = whole.thresholds or (0.0, 0.0)
-        expected = [[k, whole.k_base, limit] for k, limit in zip(whole.layers, limits_of, strict=True)]
-        for mine, theirs in zip(numbers(worker), expected, strict=True):
-            assert mine[::2] == pytest.approx(theirs[::2])
-            assert following is None or mine[1] == theirs[1]
-    for refused in (plan("top_k" if limits else "naee", layers=(1.0, 1.0), thresholds=() if limits else (0.5, 0.5)),
+        assert numbers(worker) == [pytest.approx(whole.numbers(layer)) for layer in (0, 1)]
+    other_rule = plan("top_k", layers=(1.0, 1.0)) if limits else plan(
+        "naee", layers=(1.0, 1.0), parameters={"threshold": (0.5, 0.5)}
+    )  # fmt: skip
+    for refused in (other_rule,
                     replace(second, reference="survivors"), replace(second, experts=EXPERTS + 1)):  # fmt: skip
         before = numbers(worker)
         with pytest.raises(AllocMoEError):
@@ -206,7 +202,7 @@ def test_any_other_worker_has_plain_rules(live: bool, captured: bool) -> None:
     worker = worker_of(2, live, captured)
     for made in (plan("alloc_t", layers=(1.5, 2.5)), plan("top_k", layers=(1.0, 3.0))):
         worker.apply(made)
-        assert [r.rule for r in worker.routers.values()] == [LayerRule.of(made, layer, DROPPED) for layer in (0, 1)]
+        assert [r.rule for r in worker.routers.values()] == [PlannedLayer.of(made, layer, DROPPED) for layer in (0, 1)]
     if not captured:
         worker.apply(None)
         assert [r.rule for r in worker.routers.values()] == [None, None]

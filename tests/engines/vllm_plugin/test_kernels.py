@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 from tests.engines.loops import plan
 
@@ -90,7 +90,7 @@ def routing(mask: Tensor, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor
 def ragged(stock: Any, token_rule: str = "alloc_t") -> Any:
     from allocmoe.engines.vllm.kernels import one_pair_a_row
 
-    return one_pair_a_row(stock, SimpleNamespace(rule=LayerRule.of(plan(token_rule), 0, -1)))
+    return one_pair_a_row(stock, SimpleNamespace(rule=PlannedLayer.of(plan(token_rule), 0, -1)))
 
 
 def check(stock: Stock, call: dict[str, Tensor]) -> None:
@@ -142,7 +142,7 @@ def test_what_is_not_ragged_goes_to_the_kernel_as_it_is(rule: str | None) -> Non
 
     seen: list[dict[str, Tensor]] = []
     width = 2 if rule == "narrow" else TOP
-    router = SimpleNamespace(rule=LayerRule.of(plan("top_k"), 0, -1) if rule else None)
+    router = SimpleNamespace(rule=PlannedLayer.of(plan("top_k"), 0, -1) if rule else None)
     call = routing(torch.ones(3, width).bool(), torch.float32)
     assert one_pair_a_row(lambda **given: seen.append(given) or "stock's answer", router)(**call) == "stock's answer"
     assert len(seen) == 1
@@ -155,7 +155,7 @@ def test_top_k_over_padding_is_ragged() -> None:
 
     from allocmoe.engines.vllm.kernels import one_pair_a_row
 
-    stock, made = Stock(*FLOAT), LayerRule.of(plan("top_k"), 0, -1)
+    stock, made = Stock(*FLOAT), PlannedLayer.of(plan("top_k"), 0, -1)
     mask = torch.ones(4, TOP).bool()
     real = torch.tensor([True, False, True, True])
     call = routing(mask, torch.float32)

@@ -213,7 +213,7 @@ def test_top_p_is_refused_where_weights_are_scaled_elsewhere(
 ) -> None:
     engine, _ = served
     budgeted = engine.llm.llm_engine.model_executor.driver_worker.worker.allocmoe
-    document = plan(hf, "uniform", 64).to_dict() | {"token_rule": "top_p", "thresholds": [0.3] * 16}
+    document = plan(hf, "uniform", 64).to_dict() | {"token_rule": "top_p", "parameters": {"threshold": [0.3] * 16}}
     budgeted.apply(Plan.from_dict(document))
     monkeypatch.setattr(budgeted, "scaled", True)
     with pytest.raises(AllocMoEError, match="scaled"):

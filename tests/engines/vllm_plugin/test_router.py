@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from allocmoe.engines.rule import LayerRule
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -44,7 +44,7 @@ def budgeted(plan: Plan | None, choose: Callable[..., tuple[Tensor, Tensor]] | N
     from allocmoe.engines.vllm.router import BudgetRouter
 
     router = BudgetRouter(inner(choose))
-    router.rule = LayerRule.of(plan, 0, DROPPED) if plan else None
+    router.rule = PlannedLayer.of(plan, 0, DROPPED) if plan else None
     return router
 
 
@@ -235,7 +235,7 @@ def test_a_rule_may_change_between_passes() -> None:
     router, scores = budgeted(None), logits(12)
     untouched = route(router, scores)
     for token_rule in TOKEN_RULES:
-        router.rule = LayerRule.of(plan(token_rule), 0, DROPPED)
+        router.rule = PlannedLayer.of(plan(token_rule), 0, DROPPED)
         assert (route(router, scores)[1] >= 0).sum() < untouched[1].numel()
     router.rule = None
     assert all(map(torch.equal, route(router, scores), untouched))

@@ -68,7 +68,7 @@ def test_the_router_does_not_wait_for_the_device(token_rule: str | None, padded:
 @pytest.mark.parametrize(
     "peek",
     [
-        lambda rule, weights, real: replace(rule, k=rule.k.item()),
+        lambda rule, weights, real: replace(rule, numbers={"k": rule.numbers["k"].item()}),
         lambda rule, weights, real: rule if real.any() else None,
         lambda rule, weights, real: weights[real],
         lambda rule, weights, real: weights.nonzero(),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from allocmoe.engines.rule import LayerRule, sort_candidates
+from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.plan import Plan
+from allocmoe.routing import RULES
 from tests.engines.loops import (
     EXPERTS,
     TOKEN_RULES,
@@ -32,7 +33,7 @@ def test_every_rule_is_its_definition(given: tuple[Tensor, Tensor], plan: Plan, 
     weights, ids = given
     real = data.draw(masks(len(ids)))
     for dropped in (-1, EXPERTS):
-        answer = LayerRule.of(plan, 0, dropped)(weights, ids, real)
+        answer = PlannedLayer.of(plan, 0, dropped)(weights, ids, real)
         assert_same(kept(*answer, dropped), kept_by_hand(weights, ids, plan, real))
 
 
@@ -42,7 +43,7 @@ def test_what_a_token_keeps_comes_first_and_heaviest(
     given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject
 ) -> None:
     """Kernels count on it for a single token."""
-    weights, ids = LayerRule.of(plan, 0, -1)(*given, data.draw(masks(len(given[1]))))
+    weights, ids = PlannedLayer.of(plan, 0, -1)(*given, data.draw(masks(len(given[1]))))
     keep = ids >= 0
     assert (keep.int().diff(dim=1) <= 0).all()
     if ids.shape[1] < TOP or not keep.all():
@@ -57,10 +58,10 @@ def test_on_routed_scores(token_rule: str) -> None:
     real = torch.rand(200, generator=generator) < 0.8
     for reference in ("original", "survivors"):
         for limit in (0.1, 0.3, 0.7):
-            thresholds = (limit,) if token_rule in ("top_p", "naee") else ()
-            made = plan(token_rule, thresholds=thresholds, reference=reference)
+            limits = {"threshold": (limit,)} if token_rule in ("top_p", "naee") else {}
+            made = plan(token_rule, parameters=limits, reference=reference)
             for valid in (None, real):
-                answer = LayerRule.of(made, 0)(weights, ids, valid)
+                answer = PlannedLayer.of(made, 0)(weights, ids, valid)
                 found = kept(*answer, EXPERTS)
                 assert_same(found, kept_by_hand(weights, ids, made, valid))
                 assert 0 < sum(map(len, found)) < weights.numel(), "nothing is told apart here"
@@ -68,13 +69,13 @@ def test_on_routed_scores(token_rule: str) -> None:
 
 def test_a_layer_has_its_own_numbers() -> None:
     weights, ids = torch.tensor([[0.5, 0.25, 0.125, 0.0625]]), torch.tensor([[3, 1, 4, 0]])
-    made = plan("naee", budget=8, layers=(1.0, 4.0), thresholds=(2.0, 0.2))
-    assert [len(kept(*LayerRule.of(made, layer)(weights, ids, None), EXPERTS)[0]) for layer in (0, 1)] == [1, 3]
+    made = plan("naee", budget=8, layers=(1.0, 4.0), parameters={"threshold": (2.0, 0.2)})
+    assert [len(kept(*PlannedLayer.of(made, layer)(weights, ids, None), EXPERTS)[0]) for layer in (0, 1)] == [1, 3]
 
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
 def test_only_plain_top_k_gives_every_token_as_many(token_rule: str) -> None:
-    rule = LayerRule.of(plan(token_rule), 0)
+    rule = PlannedLayer.of(plan(token_rule), 0)
     assert rule.ragged is (token_rule != "top_k")
     weights, ids = torch.rand(3, TOP), torch.arange(TOP).repeat(3, 1)
     assert rule(weights, ids, None)[1].shape == (3, TOP if rule.ragged else 2)
@@ -83,7 +84,7 @@ def test_only_plain_top_k_gives_every_token_as_many(token_rule: str) -> None:
 
 def test_a_budget_in_a_tensor_is_ragged() -> None:
     """A captured graph has one shape, whatever the budget."""
-    rule = LayerRule("top_k", torch.tensor(2.0, dtype=torch.float64), TOP, -1)
+    rule = PlannedLayer(RULES["top_k"], {"k": torch.tensor(2.0, dtype=torch.float64)}, TOP, -1)
     assert rule.ragged
     assert rule(torch.rand(3, TOP), torch.arange(TOP).repeat(3, 1), None)[1].shape == (3, TOP)
 
@@ -91,7 +92,7 @@ def test_a_budget_in_a_tensor_is_ragged() -> None:
 def test_all_k_are_left_as_the_router_gave_them() -> None:
     weights, ids = torch.tensor([[0.1, 0.3, 0.2, 0.4]]), torch.tensor([[7, 2, 9, 1]])
     for reference in ("original", "survivors"):
-        answer = LayerRule.of(plan("top_k", layers=(4.0,), reference=reference), 0)(weights, ids, None)
+        answer = PlannedLayer.of(plan("top_k", layers=(4.0,), reference=reference), 0)(weights, ids, None)
         assert answer[0] is weights
         assert answer[1] is ids
 
@@ -100,9 +101,9 @@ def test_ties_stay_in_the_routers_order() -> None:
     weights = torch.tensor([[0.25, 0.5, 0.25, 0.25], [0.25, 0.25, 0.5, 0.5]], dtype=torch.bfloat16)
     ids = torch.tensor([[7, 2, 9, 1], [5, 4, 8, 3]])
     assert sort_candidates(weights, ids)[1].tolist() == [[2, 7, 9, 1], [8, 3, 5, 4]]
-    assert LayerRule.of(plan("top_k"), 0)(weights, ids, None)[1].tolist() == [[2, 7], [8, 3]]
+    assert PlannedLayer.of(plan("top_k"), 0)(weights, ids, None)[1].tolist() == [[2, 7], [8, 3]]
     # 2.5 a token of two: one each, then 8, 3 and the first of the quarters
-    assert kept(*LayerRule.of(plan("alloc_t"), 0)(weights, ids, None), EXPERTS) == [
+    assert kept(*PlannedLayer.of(plan("alloc_t"), 0)(weights, ids, None), EXPERTS) == [
         {2: 0.5, 7: 0.25, 9: 0.25},
         {8: 0.5, 3: 0.5},
     ]
@@ -113,7 +114,7 @@ def test_ties_stay_in_the_routers_order() -> None:
 def test_survivors_carry_the_original_mass(given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject) -> None:
     weights, ids = given
     real = data.draw(masks(len(ids)))
-    answer = LayerRule.of(plan, 0, -1)(weights, ids, real)
+    answer = PlannedLayer.of(plan, 0, -1)(weights, ids, real)
     for t, row in enumerate(kept(*answer, -1)):
         if any(row.values()):
             assert sum(row.values()) == pytest.approx(float(weights[t].double().sum()), rel=1e-5)
@@ -123,7 +124,7 @@ def with_padding(junk: float, made: Plan) -> tuple[tuple[Tensor, Tensor], tuple[
     """A row of junk between two tokens: the answer to all three, and to the tokens alone."""
     weights = torch.tensor([[0.5, 0.25, 0.125, 0.0625], [junk] * 4, [0.25, 0.25, 0.125, 0.0625]])
     ids, real = torch.tensor([[3, 1, 4, 0]] * 3), torch.tensor([True, False, True])
-    rule = LayerRule.of(made, 0, -1)
+    rule = PlannedLayer.of(made, 0, -1)
     return rule(weights, ids, real), rule(weights[real], ids[real], None)
 
 
@@ -149,6 +150,6 @@ def test_padding_weighs_nothing(token_rule: str, reference: str) -> None:
 def test_what_it_is_given_is_left_alone(token_rule: str) -> None:
     weights, ids = torch.rand(5, TOP), torch.arange(TOP).repeat(5, 1)
     before = weights.clone(), ids.clone()
-    LayerRule.of(plan(token_rule, reference="survivors"), 0)(weights, ids, torch.tensor([1, 0, 1, 1, 0]).bool())
+    PlannedLayer.of(plan(token_rule, reference="survivors"), 0)(weights, ids, torch.tensor([1, 0, 1, 1, 0]).bool())
     assert torch.equal(weights, before[0])
     assert torch.equal(ids, before[1])

@@ -1,20 +1,12 @@
-"""Layer rules that look at depth only: uniform, ascending, descending (paper A.1)."""
+"""More experts in deeper layers (paper A.1)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from allocmoe.allocation.check import shape, whole_budget
-from allocmoe.errors import AllocMoEError
+from allocmoe.allocation.check import UnreachableError, shape, whole_budget
+from allocmoe.allocation.rule import LayerRule, Request
 from allocmoe.spec import MoESpec
-
-
-def uniform(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
-    """B spread evenly: `k_l = floor((l+1) B / L) - floor(l B / L)`, int64 of shape [L], sum B."""
-    layers, top_k = shape(spec)
-    budget = whole_budget(budget, layers, top_k)
-    edges = np.arange(layers + 1) * budget // layers
-    return np.diff(edges)
 
 
 def ascending(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
@@ -24,7 +16,7 @@ def ascending(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
     monotonicity and step size, internal layers are raised or lowered one at a time, the legal one
     furthest from the line first, ties to the lower index (paper A.1).
 
-    Raises AllocMoEError if no K_min reaches B, which a short and deep-K model may cause.
+    Raises UnreachableError if no K_min reaches B, which a short and deep-K model may cause.
     """
     layers, top_k = shape(spec)
     budget = whole_budget(budget, layers, top_k)
@@ -32,14 +24,9 @@ def ascending(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
         found = _ascending_from(low, layers, top_k, budget)
         if found is not None:
             return found
-    raise AllocMoEError(
+    raise UnreachableError(
         f"no ascending schedule of {layers} layers with steps of at most 1 up to {top_k} sums to {budget}"
     )
-
-
-def descending(spec: MoESpec | tuple[int, int], budget: int) -> np.ndarray:
-    """`ascending` read backwards."""
-    return ascending(spec, budget)[::-1].copy()
 
 
 def _ascending_from(low: int, layers: int, top_k: int, budget: int) -> np.ndarray | None:
@@ -65,3 +52,10 @@ def _ascending_from(low: int, layers: int, top_k: int, budget: int) -> np.ndarra
 def _legal(k: np.ndarray, i: int, step: int, low: int, top_k: int) -> bool:
     new = k[i] + step
     return low <= new <= top_k and 0 <= new - k[i - 1] <= 1 and 0 <= k[i + 1] - new <= 1
+
+
+def _allocate(request: Request) -> list[float]:
+    return ascending(request.shape, request.budget).tolist()
+
+
+RULE = LayerRule("ascending", _allocate)

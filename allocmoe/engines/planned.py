@@ -1,0 +1,114 @@
+"""One layer of a plan, applied to the candidates of one forward pass. Every engine uses this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from allocmoe.errors import AllocMoEError
+from allocmoe.plan import Plan
+from allocmoe.routing import Candidates, TokenRule
+from allocmoe.spec import MoESpec
+
+
+def sort_candidates(weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates [T, K] in descending order of combine weight, ties in the router's order."""
+    weights, order = weights.sort(dim=-1, descending=True, stable=True)
+    return weights, index.gather(-1, order)
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """Combine weights [T, K] and expert ids [T, K] in, the same with dropped pairs marked out.
+
+    Attributes:
+        rule: the plan's token rule.
+        numbers: its numbers for this layer, "k" among them. As tensors, nothing waits for the device and no
+            shape depends on them: a captured graph then follows when their values are changed.
+        top_k: K.
+        dropped: id that marks a dropped pair; its weight is 0.
+        reference: see Plan.
+        scoring, renormalise: of the model, for rules that read the router's logits.
+    """
+
+    rule: TokenRule
+    numbers: Mapping[str, Any]
+    top_k: int
+    dropped: int
+    reference: str = "original"
+    scoring: str = "softmax"
+    renormalise: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, layer: int, dropped: int | None = None, spec: MoESpec | None = None) -> PlannedLayer:
+        """One MoE layer of a plan; `dropped` is the sentinel id N unless said otherwise.
+
+        Raises AllocMoEError for a rule that reads logits where the model's scores cannot be made of them.
+        """
+        rule = plan.rule
+        if rule.logits and spec is not None and spec.scoring != "softmax":
+            raise AllocMoEError(
+                f"{rule.name} needs scores over all experts, which are known here for softmax routers, and this "
+                f"model's router is {spec.scoring}: use another method's plan"
+            )
+        numbers = {name: _wide(value) for name, value in plan.numbers(layer).items()}
+        made = cls(rule, numbers, plan.top_k, plan.experts if dropped is None else dropped, plan.reference)
+        return replace(made, scoring=spec.scoring, renormalise=spec.renormalise) if spec else made
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tokens of one pass may keep different numbers of experts."""
+        return self.rule.ragged or isinstance(self.numbers["k"], Tensor)
+
+    def on(self, device: torch.device) -> PlannedLayer:
+        """The same with tensors as numbers, to be changed under a captured graph."""
+        made = {n: torch.as_tensor(v, dtype=torch.float64).to(device, copy=True) for n, v in self.numbers.items()}
+        return replace(self, numbers=made)
+
+    def follow(self, other: PlannedLayer) -> None:
+        """Take over another's numbers, in place; AllocMoEError if it is of another kind."""
+        for what, mine, theirs in (
+            ("token_rule", self.rule.name, other.rule.name), ("reference", self.reference, other.reference),
+        ):  # fmt: skip
+            if mine != theirs:
+                raise AllocMoEError(
+                    f"this engine's graphs were captured with {what} {mine}, the plan has {theirs}: start the engine "
+                    "with enforce_eager to switch between them"
+                )
+        values = {n: torch.as_tensor(other.numbers[n], dtype=torch.float64) for n in self.numbers}
+        for name, value in values.items():
+            if value.shape != self.numbers[name].shape:
+                raise AllocMoEError(
+                    f"this engine's graphs were captured with another number of values in {name}: start the engine "
+                    "with enforce_eager to switch between them"
+                )
+        for name, value in values.items():
+            self.numbers[name].copy_(value)
+
+    def __call__(
+        self, weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Args: combine weights and ids [T, K] in any order, which rows are real (None: all), logits [T, N]."""
+        if self.rule.untouched and not self.ragged and valid is None and self.numbers["k"] == self.top_k:
+            return weights, index
+        weights, index = sort_candidates(weights, index)
+        whole = weights.sum(-1, keepdim=True) if self.reference == "survivors" else None
+        offered = Candidates(weights, index, valid, logits, self.scoring, self.renormalise)
+        weights, index, keep = self.rule.select(offered, self.numbers)
+        if valid is not None:
+            keep = valid[:, None].expand_as(index) if keep is None else keep & valid[:, None]
+        if keep is not None:
+            weights, index = weights.masked_fill(~keep, 0.0), index.masked_fill(~keep, self.dropped)
+        if whole is not None:
+            left = weights.sum(-1, keepdim=True)
+            weights = weights * torch.where(left > 0, whole / left, 1.0)
+        return weights, index
+
+
+def _wide(value: Any) -> Any:
+    """A list of numbers as a tensor, made once and not at every pass; one number as it is."""
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, tuple) else value

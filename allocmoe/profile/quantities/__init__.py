@@ -1,0 +1,19 @@
+"""Measured quantities: what rules need to know of a model. One file each, one row here."""
+
+from __future__ import annotations
+
+from allocmoe.errors import AllocMoEError, shown
+from allocmoe.profile.quantities import distances, naee, perplexity, top_p
+from allocmoe.profile.quantities.quantity import Quantity, Setting
+
+QUANTITIES = {q.name: q for q in (perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY)}
+
+
+def quantity(name: str) -> Quantity:
+    """The quantity of that name; AllocMoEError for a name that none has."""
+    if name not in QUANTITIES:
+        raise AllocMoEError(f"unknown quantity {shown(name)}: expected one of {', '.join(QUANTITIES)}")
+    return QUANTITIES[name]
+
+
+__all__ = ["QUANTITIES", "Quantity", "Setting", "quantity"]

@@ -1,0 +1,159 @@
+"""What a token rule is: which of a token's candidates are kept, in one forward pass of one layer.
+
+A rule is a file of this package that ends in `RULE = TokenRule(...)`, and a row of `RULES`. Whoever dispatches on a
+rule's name asks that table; what a rule needs to know of plans, profiles and kernels, it says itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from allocmoe.errors import AllocMoEError, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from allocmoe.allocation.rule import Request
+
+Numbers = Mapping[str, Any]
+"""A rule's numbers for one layer: "k", that is k_l, and its parameters; floats, or tensors on the device."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a router offers to the tokens of one forward pass.
+
+    Attributes:
+        weights: [T, K] combine weights, heaviest first, ties in the router's order.
+        ids: [T, K] their experts.
+        valid: bool [T], False for padding; None if there is none.
+        logits: [T, N] of the router, for rules with `logits`; else None.
+        scoring, renormalise: how the model makes combine weights of logits, see `MoESpec`.
+    """
+
+    weights: Tensor
+    ids: Tensor
+    valid: Tensor | None = None
+    logits: Tensor | None = None
+    scoring: str = "softmax"
+    renormalise: bool = False
+
+
+class Selection(NamedTuple):
+    """What a rule keeps: [T, k] combine weights and ids, and which of them (bool [T, k]; None: all).
+
+    Padding may be marked as kept: the engine drops it.
+    """
+
+    weights: Tensor
+    ids: Tensor
+    keep: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of a rule that a plan carries.
+
+    Attributes:
+        about: in words, for messages.
+        per: "plan" (one number), "layer" ([L] numbers), or "expert" ([L][...] numbers, a list of any length a layer).
+        least: smallest value.
+        whole: whether it must be a whole number.
+    """
+
+    about: str
+    per: str = "layer"
+    least: float = -math.inf
+    whole: bool = False
+
+    def of_layer(self, value: Any, layer: int) -> Any:
+        return value if self.per == "plan" else value[layer]
+
+    def check(self, rule: str, name: str, value: Any, layers: int) -> None:
+        """AllocMoEError unless `value` is what a plan of so many layers needs."""
+        if self.per == "plan":
+            self._number(rule, name, value)
+            return
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != layers:
+            found = len(value) if isinstance(value, Sequence) and not isinstance(value, str) else shown(value)
+            raise AllocMoEError(f"{rule} needs one {name} per layer: {layers}, got {found}")
+        for one in value:
+            if self.per == "layer":
+                self._number(rule, name, one)
+                continue
+            if not isinstance(one, Sequence) or isinstance(one, str) or not len(one):
+                raise AllocMoEError(f"{rule}'s {name} must be a list of numbers for every layer, got {shown(one)}")
+            for number in one:
+                self._number(rule, name, number)
+
+    def _number(self, rule: str, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise AllocMoEError(f"a {name} of {rule} is not a finite number ({shown(value)}): profile the model again")
+        if self.whole and value != int(value):
+            raise AllocMoEError(f"the {name} of {rule} must be a whole number, got {shown(value)}")
+        if value < self.least:
+            raise AllocMoEError(f"{name} must not be {self._below()}, got {shown(value)}")
+
+    def _below(self) -> str:
+        return "negative" if self.least == 0 else f"below {self.least:g}"
+
+
+def nothing(_request: Request, _layers: Sequence[float]) -> dict[str, Any]:
+    """Parameters of a rule that has none."""
+    return {}
+
+
+@dataclass(frozen=True)
+class TokenRule:
+    """One token rule.
+
+    Attributes:
+        name: in plans.
+        select: candidates and numbers in, what is kept out. Nothing in it waits for the device, and with tensors
+            as numbers no shape depends on their values: so it can be captured.
+        keep_all: of (K, N), the parameters of one layer under which every token keeps all of its K.
+        parameters: what a plan of this rule carries, by name.
+        calibrate: of (request, k_l [L]), the parameters of a plan.
+        needs: quantities of the profile that `calibrate` reads.
+        options: numbers that a user may set, with their defaults; `calibrate` finds them in the request.
+        whole: k_l must be whole numbers.
+        prefix: what a token keeps are its first candidates, so that kernels may cut the row off.
+        ragged: tokens of one pass may keep different numbers of candidates.
+        logits: whether `select` reads the router's logits.
+        untouched: with k = K the candidates stay as the router gave them.
+        absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
+    """
+
+    name: str
+    select: Callable[[Candidates, Numbers], Selection]
+    keep_all: Callable[[int, int], dict[str, Any]]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    calibrate: Callable[[Request, Sequence[float]], dict[str, Any]] = nothing
+    needs: tuple[str, ...] = ()
+    options: Mapping[str, float] = field(default_factory=dict)
+    whole: bool = True
+    prefix: bool = True
+    ragged: bool = True
+    logits: bool = False
+    untouched: bool = False
+    absolute: bool = False
+
+    def check(self, parameters: Mapping[str, Any], layers: int) -> None:
+        """AllocMoEError unless these are the parameters of a plan of so many layers."""
+        if unknown := sorted(set(parameters) - set(self.parameters)):
+            expected = ", ".join(self.parameters) or "none"
+            raise AllocMoEError(f"{self.name} has no parameter {shown(', '.join(unknown))}: expected {expected}")
+        for name, parameter in self.parameters.items():
+            parameter.check(self.name, name, parameters.get(name, ()), layers)
+
+    def numbers(self, k: float, parameters: Mapping[str, Any], layer: int) -> dict[str, Any]:
+        """The numbers of one layer of a plan."""
+        return {"k": k, **{name: p.of_layer(parameters[name], layer) for name, p in self.parameters.items()}}
+
+
+def kept(candidates: Candidates, keep: Tensor) -> Selection:
+    """The candidates, some of them marked as kept."""
+    return Selection(candidates.weights, candidates.ids, keep)

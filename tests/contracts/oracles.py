@@ -1,0 +1,22 @@
+"""Where each layer rule and each quantity is checked against something independent: name -> the test's module.
+
+Token rules have theirs in `tests/engines/loops.py`, since every engine's tests use them.
+"""
+
+from __future__ import annotations
+
+LAYER_ORACLES = {
+    "full": "tests/test_methods.py",
+    "mean": "tests/test_methods.py",
+    "uniform": "tests/allocation/test_schedules.py",
+    "ascending": "tests/allocation/test_schedules.py",
+    "descending": "tests/allocation/test_schedules.py",
+    "lexi": "tests/allocation/test_lexi.py",
+    "alloc_l": "tests/allocation/test_alloc_l.py",
+}
+QUANTITY_ORACLES = {
+    "perplexity": "tests/profile/test_algorithm1.py",
+    "distances": "tests/profile/test_algorithm1.py",
+    "top_p": "tests/profile/test_algorithm1.py",
+    "naee": "tests/profile/test_algorithm1.py",
+}
