@@ -40,6 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.whole
 def test_a_whole_measurement(measured: Path) -> None:
     found = records.load(measured)
     profile = found.pop(0)
@@ -57,12 +58,14 @@ def test_a_whole_measurement(measured: Path) -> None:
     assert {r.environment.get("commit", {}).get("hash") for r in found} == {(records.commit() or {}).get("hash")}
 
 
+@pytest.mark.whole
 def test_what_is_there_is_not_measured_again(measured: Path) -> None:
     before = measured.read_bytes()
     run(TINY, measured, progress=False)
     assert measured.read_bytes() == before
 
 
+@pytest.mark.whole
 def test_one_more_start_adds_one_session(measured: Path, tmp_path: Path) -> None:
     path = tmp_path / "head.jsonl"
     path.write_bytes(measured.read_bytes())
@@ -71,6 +74,7 @@ def test_one_more_start_adds_one_session(measured: Path, tmp_path: Path) -> None
     assert len(records.load(path)) == len(records.load(measured)) + 3
 
 
+@pytest.mark.whole
 def test_another_commits_file_is_refused(measured: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     first = json.loads(measured.read_text().splitlines()[0])
@@ -92,6 +96,7 @@ CHANGED = [{"dirty": True, "changes": letter * 16} for letter in "ab"]
         (None, None, "commit unknown, of version 0.0.1, but this is unknown, of version"),
     ],
 )
+@pytest.mark.whole
 def test_another_state_of_the_code_is_refused(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Any, now: Any, says: str
 ) -> None:
@@ -122,6 +127,7 @@ def test_asv_names_a_budget_by_the_share_that_was_asked_for(tmp_path: Path, monk
     assert [asked(budget / 128) for budget in (38, 96, 128)] == [0.3, 0.75, 1.0]
 
 
+@pytest.mark.whole
 def test_values_are_those_of_the_records(measured: Path) -> None:
     found = records.load(measured)
     table = dict(values(found))
@@ -147,6 +153,7 @@ def dies(*_: Any) -> None:
     os._exit(3)
 
 
+@pytest.mark.whole
 def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "head.jsonl"
     monkeypatch.setattr(running, "start", dies)
@@ -159,11 +166,14 @@ def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monke
     assert failed.environment.get("commit") == records.commit()
 
 
-def test_killed_at_any_moment_it_resumes(tmp_path: Path) -> None:
-    """Three times; ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
-    kills = int(os.environ.get("ALLOCMOE_KILLS", "3"))
-    waits = [0.5, 4.0, 6.0] if kills == 3 else [random.Random(kill).uniform(0, 12) for kill in range(kills)]
-    starts = 2 + kills // 5  # there is work left for the last of them
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(int(os.environ.get("ALLOCMOE_KILLS", "3")), marks=pytest.mark.slow, id="more")]
+)
+def test_killed_at_any_moment_it_resumes(kills: int, tmp_path: Path) -> None:
+    """Once; three times in `make test-all`, where ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
+    waits = {1: [6.0], 3: [0.5, 4.0, 6.0]}.get(kills) or [random.Random(kill).uniform(0, 12) for kill in range(kills)]
+    starts = (1 if kills == 1 else 2) + kills // 5  # there is work left for the last of them
     path, settings = tmp_path / "head.jsonl", tmp_path / "suite.json"
     settings.write_text(json.dumps({
         "models": ["mini-olmoe"], "timed": [["transformers", "mini-olmoe"]], "methods": ["uniform"], "windows": 2,
@@ -196,6 +206,7 @@ def test_the_suites_are_sound() -> None:
     assert suites.shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
 
 
+@pytest.mark.whole
 def test_without_shares_it_measures_the_papers_budgets(tmp_path: Path) -> None:
     tiny = replace(TINY, models=("mini-deepseek",), timed=(), methods=("uniform",), shares=None, starts=0)
     found = run(tiny, tmp_path / "head.jsonl", progress=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 MODEL = resolve("mini-olmoe")
 ITEMS = 12
 
