@@ -287,11 +287,7 @@ def _compare(a: Record, b: Record) -> Comparison:
     named = list(a.details.get("groups", {}).values())
     tasks = [r.samples.get("tasks", {}) for r in (a, b)]
     difference, other_note = _try(stats.group_difference, *tasks, named) if any(tasks) else (UNKNOWN, "")
-    p = (
-        math.nan
-        if not math.isfinite(difference.estimate)
-        else stats.mcnemar(*stats.pooled(tasks[0], tasks[1], [t for ts in named for t in ts]))
-    )
+    p = stats.group_test(tasks[0], tasks[1], named) if math.isfinite(difference.estimate) else math.nan
     notes = [n for n in (note, other_note) if n]
     return Comparison(_point(a)[0], _point(b)[0], _point(a)[1], ratio, difference, p, notes=notes)
 
