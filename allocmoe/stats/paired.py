@@ -17,6 +17,7 @@ from allocmoe.errors import AllocMoEError
 CONFIDENCE = 0.95
 RESAMPLES = 4999
 
+
 class Interval(NamedTuple):
     """An estimate and its confidence bounds, in the estimate's unit; bounds of NaN are not known."""
 
