@@ -107,6 +107,7 @@ def measure(
 
     from allocmoe.measure import run as running
     from allocmoe.measure import suite as suites
+    from allocmoe.measure.tracked import values
 
     wanted = suites.installed(suites.chosen(suite))
     check_machine(wanted.dtype, wanted.device)
@@ -114,7 +115,7 @@ def measure(
     found = running.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
     if as_json:
         rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
-                for k, v in suites.values(found)]  # fmt: skip
+                for k, v in values(found)]  # fmt: skip
         return print_json({"records": str(to), "results": rows})
     out.print(f"{len(found)} records in {to}: compare with `allocmoe gate`, look with `allocmoe report`")
     return None
