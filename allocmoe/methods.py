@@ -82,6 +82,16 @@ METHODS = {
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat="depends on what else is in the batch and, in prefill, on later tokens",
     ),
+    "adapmoe": Method(
+        "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
+        "AdapMoE",
+        caveat="meets the budget on the calibration text only; a re-implementation of its gating alone, extended from "
+        "top-2 to top-K (its own code is an off-loading system for Mixtral)",
+    ),
+    "xmoe": Method(
+        "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
+        caveat="meets the budget on the calibration text only; its rule without its training of small experts",
+    ),
 }  # fmt: skip
 """In the order of every table."""
 
