@@ -7,7 +7,7 @@ a threshold, from 1 in every layer to K. So a budget gives the threshold and k_l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from allocmoe.errors import AllocMoEError
@@ -47,8 +47,3 @@ def _between(low: float, high: float, share: float) -> float:
 def layers_at(curve: Mapping[str, Any], budget: float, top_k: int) -> list[float]:
     """k_l [L] of a budget, within 1..K; their sum is at most the budget, to rounding."""
     return [min(max(k, 1.0), float(top_k)) for k in at(curve, budget)[1]]
-
-
-def ordered(thresholds: Sequence[float], one: float, every: float) -> list[float]:
-    """Thresholds from where a token keeps one expert to where it keeps all."""
-    return [one, *sorted(thresholds, reverse=one > every), every]
