@@ -90,6 +90,16 @@ METHODS = {
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat=BATCHED,
     ),
+    "adapmoe": Method(
+        "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
+        "AdapMoE",
+        caveat="AdapMoE meets the budget on the calibration text only; it is a re-implementation of its gating alone, "
+        "extended from top-2 to top-K (its own code is an off-loading system for Mixtral).",
+    ),
+    "xmoe": Method(
+        "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
+        caveat="XMoE meets the budget on the calibration text only; it is its rule without its training of small experts.",
+    ),
 }  # fmt: skip
 """In the order of every table."""
 

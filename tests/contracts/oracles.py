@@ -13,10 +13,15 @@ LAYER_ORACLES = {
     "descending": "tests/allocation/test_schedules.py",
     "lexi": "tests/allocation/test_lexi.py",
     "alloc_l": "tests/allocation/test_alloc_l.py",
+    "adapmoe": "tests/allocation/test_joint.py",
+    "xmoe": "tests/allocation/test_joint.py",
 }
 QUANTITY_ORACLES = {
     "perplexity": "tests/profile/test_algorithm1.py",
     "distances": "tests/profile/test_algorithm1.py",
     "top_p": "tests/profile/test_algorithm1.py",
     "naee": "tests/profile/test_algorithm1.py",
+    "fisher": "tests/profile/test_fisher.py",
+    "adapmoe": "tests/profile/test_curves.py",
+    "xmoe": "tests/profile/test_curves.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -10,16 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from allocmoe.plan import Plan
-from allocmoe.routing import RULES
+from allocmoe.routing import RULES, Parameter
 
 Kept = list[dict[int, float]]
 Rows = dict[int, list[tuple[float, int]]]  # token -> its candidates (weight, expert), heaviest first
 TOP, EXPERTS = 4, 12
-TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe")
 """Rules that keep some of the K candidates and need no more than these."""
 BUDGETS = {"alloc_t": 2.5}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
+    "adapmoe": {"threshold": 0.0625, "fisher": (0.5,)}, "xmoe": {"threshold": 0.25},
 }  # fmt: skip
 
 
@@ -63,6 +65,8 @@ ORACLES = {
     "alloc_t": first(strongest_of_the_batch),
     "top_p": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "adapmoe": first(lambda rows, n: {t: but_a_cheap_tail([w for w, _ in row], n) for t, row in rows.items()}),
+    "xmoe": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
 }
 """Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
 keeps out."""
@@ -104,6 +108,16 @@ def near_the_first(row: list[float], beta: float) -> int:
     return 1 + sum((w / row[0] if row[0] > 0 else 1.0) >= beta for w in row[1:])
 
 
+def but_a_cheap_tail(row: list[float], numbers: dict[str, Any]) -> int:
+    """AdapMoE, in fractions: but the longest tail, never the first, with (its mass / the candidates')^2 h_l <= T."""
+    masses, whole = [Fraction(w) for w in row], sum(map(Fraction, row))
+    for j in range(1, len(row)):
+        share = sum(masses[j:]) / whole if whole else 0
+        if share * share * Fraction(numbers["fisher"]) <= Fraction(numbers["threshold"]):
+            return j
+    return len(row)
+
+
 def kept(weights: Tensor, ids: Tensor, dropped: int) -> Kept:
     """The same of a rule's answer; a dropped pair must weigh nothing, a kept one must be kept once."""
     found: Kept = []
@@ -136,20 +150,24 @@ def candidates(draw: st.DrawFn, tokens: int = 6) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows).float() / 32, torch.tensor(names, dtype=torch.int32)
 
 
+def values(parameter: Parameter) -> st.SearchStrategy[Any]:
+    """A parameter of a plan of one layer, on the same grid as `candidates`."""
+    if parameter.whole:
+        return st.integers(0, TOP + 1)
+    number = st.integers(0 if parameter.least == 0 else -4, 80).map(lambda n: n / 32)
+    return number if parameter.per == "plan" else st.tuples(number)
+
+
 @st.composite
 def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None) -> Plan:
     """A plan of one layer under any rule, its limits on the same grid as `candidates`."""
     rule = token_rule or draw(st.sampled_from(TOKEN_RULES))
     whole = st.integers(1, TOP).map(float)
     fraction = st.integers(1, 12).flatmap(lambda d: st.integers(d, TOP * d).map(lambda n: n / d))
-    limit = st.integers(-4, 80).map(lambda n: (n / 32,))
     return plan(
         rule,
         layers=(draw(whole if RULES[rule].whole else fraction),),
-        parameters={
-            name: draw(st.integers(0, TOP + 1)) if name == "k_base" else draw(limit)
-            for name in PARAMETERS.get(rule, {})
-        },
+        parameters={name: draw(values(RULES[rule].parameters[name])) for name in PARAMETERS.get(rule, {})},
         reference=reference or draw(st.sampled_from(["original", "survivors"])),
     )
 

@@ -21,6 +21,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
 from tests.conftest import FAMILIES, tiny
+from tests.engines.loops import ORACLES
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
@@ -53,8 +54,11 @@ def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray)
         elif plan.token_rule == "top_p":
             before = np.cumsum(scores[t, :j], dtype=np.float64).astype(np.float32)  # as torch accumulates
             keep[t, j] = j == 0 or before[-1] <= plan.parameters["threshold"][layer]
-        else:
+        elif plan.token_rule == "naee":
             keep[t, j] = j == 0 or scores[t, j] / scores[t, 0] >= plan.parameters["threshold"][layer]
+        else:
+            row = [(float(w), at) for at, w in enumerate(scores[t])]
+            keep[t, j] = j in {at for _, at in ORACLES[plan.token_rule]({0: row}, plan.numbers(layer), None)[0]}
     keep[~real] = False
     return keep
 

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
-from tests.engines.loops import (
-    EXPERTS,
-    TOP,
-)
+from allocmoe.routing import RULES
+from tests.engines.loops import EXPERTS, PARAMETERS, TOP
 
 CPU, DROPPED = torch.device("cpu"), -1
 OTHERS = {
     "top_k": (1.0, {}), "alloc_t": (3.25, {"k_base": 2}), "top_p": (2.0, {"threshold": (0.6,)}),
-    "naee": (2.0, {"threshold": (0.1,)}),
+    "naee": (2.0, {"threshold": (0.1,)}), "adapmoe": (2.0, {"threshold": 0.01, "fisher": (0.25,)}),
+    "xmoe": (2.0, {"threshold": 0.6}),
 }  # fmt: skip
 
 
@@ -34,6 +33,15 @@ def other(made: Plan) -> Plan:
     """A plan of the same kind with other numbers."""
     k, parameters = OTHERS[made.token_rule]
     return replace(made, layers=(k,), parameters=parameters)
+
+
+def two_layers(token_rule: str, scale: float = 1.0) -> dict[str, Any]:
+    """A rule's usual parameters times `scale`, and half of that in a second layer where it has its own."""
+    own = {n: (p, PARAMETERS[token_rule][n]) for n, p in RULES[token_rule].parameters.items()}
+    return {
+        name: (v[0] * scale, v[0] * scale / 2) if p.per == "layer" else int(v * scale) if p.whole else v * scale
+        for name, (p, v) in own.items()
+    }
 
 
 def routed(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -58,19 +58,40 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def margin(rule: PlannedLayer, weights: Tensor) -> float:
-    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
-    scores = weights.sort(dim=-1, descending=True).values
-    if rule.rule.name == "top_p":
-        return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "naee":
-        return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "top_k":
-        k = int(rule.numbers["k"])
-        return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+def _of_top_k(rule: PlannedLayer, scores: Tensor) -> float:
+    k = int(rule.numbers["k"])
+    return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+
+
+def _of_alloc_t(rule: PlannedLayer, scores: Tensor) -> float:
     pool = scores[:, 1:].flatten().sort(descending=True).values
     kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
+
+
+def _of_cumulative(rule: PlannedLayer, scores: Tensor) -> float:
+    return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
+
+
+def _of_naee(rule: PlannedLayer, scores: Tensor) -> float:
+    return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
+
+
+def _of_tails(rule: PlannedLayer, scores: Tensor) -> float:
+    wide = scores.double()
+    shares = 1 - wide.cumsum(-1)[:, :-1] / wide.sum(-1, keepdim=True)
+    return float((shares.square() * rule.numbers["fisher"] / rule.numbers["threshold"] - 1).abs().min())
+
+
+MARGINS = {
+    "top_k": _of_top_k, "alloc_t": _of_alloc_t, "top_p": _of_cumulative, "naee": _of_naee, "adapmoe": _of_tails,
+    "xmoe": _of_cumulative,
+}  # fmt: skip
+
+
+def margin(rule: PlannedLayer, weights: Tensor) -> float:
+    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
+    return MARGINS[rule.rule.name](rule, weights.sort(dim=-1, descending=True).values)
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:

@@ -35,7 +35,7 @@ class Pair:
         known = profile(self.hf, text, 2, progress=False)
         spec = self.hf.spec
         self.plans = all_plans(self.hf, known, list(METHODS), spec.budgets())
-        assert len(self.plans) == 1 + 4 * 9
+        assert len(self.plans) == 1 + 4 * (len(METHODS) - 1)
 
     @property
     def whole(self) -> Any:
