@@ -82,6 +82,19 @@ METHODS = {
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat="depends on what else is in the batch and, in prefill, on later tokens",
     ),
+    "yang": Method(
+        "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
+        caveat="a re-implementation; the default hump, twice as many in the middle as at the ends, is ours",
+    ),
+    "seer": Method(
+        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)", "SEER-MoE",
+        caveat="a re-implementation without training: keeps K activations per token; the budget is the share of "
+        "experts that stay",
+    ),
+    "reap": Method(
+        "reap", "prune", "REAP's pruning: experts with the largest saliency stay (re-implementation)", "REAP",
+        caveat="a re-implementation: keeps K activations per token; the budget is the share of experts that stay",
+    ),
 }  # fmt: skip
 """In the order of every table."""
 
@@ -141,6 +154,7 @@ def allocate(
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
     across, within = row.rules
+    within.check_scoring(spec.scoring)
     layers = across.allocate(request)
     return Plan(
         method=name,

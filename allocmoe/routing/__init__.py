@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.routing import alloc_t, naee, top_k, top_p
+from allocmoe.routing import alloc_t, naee, prune, top_k, top_p
 from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule
 
-RULES = {rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE)}
+RULES = {rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE, prune.RULE)}
 
 
 def token_rule(name: str) -> TokenRule:
