@@ -154,7 +154,10 @@ def allocate(
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
     across, within = row.rules
-    within.check_scoring(spec.scoring)
+    try:
+        within.check_scoring(spec.scoring)
+    except AllocMoEError as error:
+        raise UnreachableError(str(error)) from None  # a sweep over methods goes on without it
     layers = across.allocate(request)
     return Plan(
         method=name,
@@ -189,8 +192,8 @@ def sweep(
 ) -> list[Plan]:
     """`original` first, then every other method at every budget.
 
-    A few layers with a large K have no ascending or descending schedule at some budgets: those are
-    left out, see `left_out`.
+    A few layers with a large K have no ascending or descending schedule at some budgets, and some rules do not fit
+    a model's router: those are left out, see `left_out`.
     """
     plans = [allocate("original", spec, fingerprint, spec.original_budget)]
     for budget in budgets:

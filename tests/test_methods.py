@@ -36,8 +36,12 @@ TABLE = {
     "naee": ("uniform", "naee"),
     "alloc-t": ("mean", "alloc_t"),
     "alloc-moe": ("alloc_l", "alloc_t"),
+    "yang": ("yang", "top_k"),
+    "seer": ("seer", "prune"),
+    "reap": ("reap", "prune"),
 }
-PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe"}
+PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe", "seer", "reap"}
+PRUNING = {"seer", "reap"}  # their budget is a share of experts, in whole experts
 
 
 def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
@@ -54,6 +58,8 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
             "distances": distances.tolist(),
             "top_p": rng.random(shape[::-1]).tolist(),
             "naee": rng.random(shape[::-1]).tolist(),
+            "soft_counts": rng.random((spec.layers, spec.experts)).tolist(),
+            "saliency": rng.random((spec.layers, spec.experts)).tolist(),
         },
         calibration={"text": "random"},
     )
@@ -87,10 +93,14 @@ def test_every_method_spends_the_budget_and_survives_its_file(
     budget = spec.original_budget if method == "original" else budget
     plan = make(method, name, budget)
     assert (plan.method, plan.token_rule) == (method, TABLE[method][1])
-    assert plan.exact_budget == budget == plan.budget
+    assert plan.budget == budget
+    if method in PRUNING:
+        assert budget - spec.top_k / spec.experts < plan.exact_budget <= budget + 1e-9
+    else:
+        assert plan.exact_budget == budget
     assert len(plan.layers) == spec.layers
     assert all(1 <= k <= spec.top_k for k in plan.layers)
-    assert method == "alloc-t" or all(k == int(k) for k in plan.layers)
+    assert method in PRUNING | {"alloc-t"} or all(k == int(k) for k in plan.layers)
     assert len(plan.parameters.get("threshold", ())) == (spec.layers if plan.token_rule in ("top_p", "naee") else 0)
     plan.check_model(spec, FINGERPRINT)
     plan.save(tmp_path / "plan.json")
@@ -180,7 +190,7 @@ def test_profiles_round_trip_and_refuse_a_wrong_shape(tmp_path: Path) -> None:
     known.save(tmp_path / "profile.json")
     assert Sensitivity.load(tmp_path / "profile.json") == known
     assert known.digest != profile(SPECS["qwen"], seed=1).digest
-    for table in ("perplexity", "distances", "top_p", "naee"):
+    for table in ("perplexity", "distances", "top_p", "naee", "soft_counts", "saliency"):
         first, *others = known.quantity(table)
         for wrong in (others, [first[1:], *others], "text", {"a": first}, [[None] * len(first), *others]):
             with pytest.raises(AllocMoEError, match=table):

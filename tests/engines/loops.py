@@ -20,6 +20,7 @@ TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
 BUDGETS = {"alloc_t": 2.5}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
+    "prune": {"kept": ((0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0),)},
 }  # fmt: skip
 
 
@@ -58,11 +59,23 @@ def first(count: Any) -> Any:
     return chosen
 
 
+def best_of_those_that_stay(rows: Rows, numbers: dict[str, Any], logits: Tensor | None) -> Rows:
+    """Prune: the router without the experts that are gone, ties to the lower id."""
+    assert logits is not None
+    found = {}
+    for t, row in rows.items():
+        worth = {e: math.exp(float(logits[t, e])) for e, stays in enumerate(numbers["kept"]) if stays}
+        best = sorted(worth, key=lambda e: (-worth[e], e))[: len(row)]
+        found[t] = [(worth[e] / math.fsum(worth.values()), e) for e in best]
+    return found
+
+
 ORACLES = {
     "top_k": first(lambda rows, numbers: dict.fromkeys(rows, int(numbers["k"]))),
     "alloc_t": first(strongest_of_the_batch),
     "top_p": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "prune": best_of_those_that_stay,
 }
 """Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
 keeps out."""

@@ -28,7 +28,7 @@ def soft_counts(setting: Setting) -> np.ndarray:
 
     def adding(layer: int) -> Rule:
         def rule(weights: Tensor, index: Tensor, _valid: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
-            scores = logits.float().softmax(-1) if spec.scoring == "softmax" else logits.float().sigmoid()
+            scores = logits.float().sigmoid() if spec.scoring == "sigmoid" else logits.float().softmax(-1)
             found[layer] += scores.sum(0, dtype=torch.float64).cpu()
             return weights, index
 

@@ -36,7 +36,7 @@ class Pair:
         known = profile(self.hf, text, 2, progress=False)
         spec = self.hf.spec
         self.plans = all_plans(self.hf, known, list(METHODS), spec.budgets())
-        assert len(self.plans) == 1 + 4 * 9
+        assert len(self.plans) == 1 + 4 * (len(METHODS) - 1)
         self.whole = VLLMEngine.load(folder, skip_tokenizer_init=True, max_model_len=128)
 
     def close(self) -> None:
