@@ -87,7 +87,8 @@ METHODS = {
         caveat="a re-implementation; the default hump, twice as many in the middle as at the ends, is ours",
     ),
     "seer": Method(
-        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)", "SEER-MoE",
+        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)",
+        "SEER-MoE",
         caveat="a re-implementation without training: keeps K activations per token; the budget is the share of "
         "experts that stay",
     ),

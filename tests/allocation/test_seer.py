@@ -80,7 +80,7 @@ def test_a_ranking_can_be_chosen_among_those_there_are() -> None:
     )
     with pytest.raises(AllocMoEError, match="cannot be ranked by 'perplexity': expected one of soft_counts, saliency"):
         allocate("seer", SPEC, MARK, 3, KNOWN, rank_by="perplexity")
-    with pytest.raises(AllocMoEError, match="lacks saliency.*--quantity saliency"):
+    with pytest.raises(AllocMoEError, match=r"lacks saliency.*--quantity saliency"):
         allocate("reap", SPEC, MARK, 3, replace(KNOWN, quantities={"soft_counts": COUNTS}))
 
 

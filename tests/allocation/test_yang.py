@@ -100,7 +100,7 @@ def test_a_line_that_is_none_is_refused(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_a_hump_outside_the_model_is_refused(value: float) -> None:
-    with pytest.raises(AllocMoEError, match="^p of the hump"):
+    with pytest.raises(AllocMoEError, match=r"^p of the hump"):
         yang((5, 8), 20, p=value)
 
 

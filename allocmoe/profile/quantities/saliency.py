@@ -1,4 +1,4 @@
-"""REAP's saliency (arXiv 2510.13999): the mean of w * ||E_e(x)|| over the tokens that are routed to expert e. [L][N]."""
+"""REAP's saliency (arXiv 2510.13999): the mean of w * ||E_e(x)|| over the tokens routed to expert e. [L][N]."""
 
 from __future__ import annotations
 
