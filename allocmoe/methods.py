@@ -98,7 +98,23 @@ METHODS = {
     ),
     "xmoe": Method(
         "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
-        caveat="XMoE meets the budget on the calibration text only; it is its rule without its training of small experts.",
+        caveat="XMoE meets the budget on the calibration text only; it is the rule without the training of small experts.",
+    ),
+    "yang": Method(
+        "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
+        caveat="Yang's schedule is a re-implementation; the default hump, twice as many in the middle as at the ends, is "
+        "ours.",
+    ),
+    "seer": Method(
+        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)",
+        "SEER-MoE",
+        caveat="SEER-MoE is a re-implementation without training. It keeps K activations per token: its budget is the "
+        "share of experts that stay.",
+    ),
+    "reap": Method(
+        "reap", "prune", "REAP's pruning: experts with the largest saliency stay (re-implementation)", "REAP",
+        caveat="REAP is a re-implementation. It keeps K activations per token: its budget is the share of experts that "
+        "stay.",
     ),
 }  # fmt: skip
 """In the order of every table."""
@@ -159,6 +175,10 @@ def allocate(
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
     across, within = row.rules
+    try:
+        within.check_scoring(spec.scoring)
+    except AllocMoEError as error:
+        raise UnreachableError(str(error)) from None  # a sweep over methods goes on without it
     layers = across.allocate(request)
     return Plan(
         method=name,
@@ -193,8 +213,8 @@ def sweep(
 ) -> list[Plan]:
     """`original` first, then every other method at every budget.
 
-    A few layers with a large K have no ascending or descending schedule at some budgets: those are
-    left out, see `left_out`.
+    A few layers with a large K have no ascending or descending schedule at some budgets, and some rules do not fit
+    a model's router: those are left out, see `left_out`.
     """
     plans = [allocate("original", spec, fingerprint, spec.original_budget)]
     for budget in budgets:
