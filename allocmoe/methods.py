@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from allocmoe.allocation import LayerRule, Request, layer_rule
 from allocmoe.allocation.check import UnreachableError, whole_budget
@@ -98,12 +98,12 @@ METHODS = {
     ),
     "xmoe": Method(
         "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
-        caveat="XMoE meets the budget on the calibration text only; it is the rule without the training of small experts.",
+        caveat="XMoE meets the budget on the calibration text only; it is the rule without its training.",
     ),
     "yang": Method(
         "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
-        caveat="Yang's schedule is a re-implementation; the default hump, twice as many in the middle as at the ends, is "
-        "ours.",
+        caveat="Yang's schedule is a re-implementation; the default hump, twice as many in the middle as at the "
+        "ends, is ours.",
     ),
     "seer": Method(
         "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)",
@@ -203,9 +203,15 @@ def all_options() -> dict[str, Any]:
     return found
 
 
+class Model(Protocol):
+    """What a sweep wants to know of a model; an engine is one."""
+
+    spec: MoESpec
+    fingerprint: str
+
+
 def sweep(
-    spec: MoESpec,
-    fingerprint: str,
+    model: Model,
     sensitivity: Sensitivity | None,
     names: Sequence[str],
     budgets: Sequence[float],
@@ -216,6 +222,7 @@ def sweep(
     A few layers with a large K have no ascending or descending schedule at some budgets, and some rules do not fit
     a model's router: those are left out, see `left_out`.
     """
+    spec, fingerprint = model.spec, model.fingerprint
     plans = [allocate("original", spec, fingerprint, spec.original_budget)]
     for budget in budgets:
         whole = whole_budget(budget, spec.layers, spec.top_k)

@@ -75,6 +75,19 @@ class Plan:
         """What the token rule goes by in one layer: "k", and its parameters."""
         return self.rule.numbers(self.layers[layer], self.parameters, layer)
 
+    def described(self) -> dict[str, Any]:
+        """What records and reports say of it."""
+        original = self.top_k * len(self.layers)
+        moved = {"transplanted": self.origin["transplanted"]} if "transplanted" in self.origin else {}
+        return {
+            "layers": list(self.layers),
+            "token_rule": self.token_rule,
+            "original_budget": original,
+            "share": self.budget / original,
+            "origin": {k: v for k, v in self.origin.items() if k != "transplanted"},
+            **moved,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self) | {"exact_budget": self.exact_budget}
         values["layers"] = list(self.layers)

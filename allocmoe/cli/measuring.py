@@ -23,7 +23,7 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, left_out
 
 
 def eval(
@@ -54,10 +54,10 @@ def eval(
     What the records file holds already is not measured again.
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
     """
+    from allocmoe.data.text import windows as cut
     from allocmoe.evaluate.loading import load
     from allocmoe.evaluate.quality import evaluate
     from allocmoe.evaluate.tasks.suite import TaskSuite
-    from allocmoe.evaluate.text import windows as cut
     from allocmoe.methods import allocate as make
     from allocmoe.mini import resolve
     from allocmoe.plan import Plan
@@ -163,7 +163,7 @@ def bench(
     names, budgets = method or list(METHODS), budget or live.spec.budgets()
     plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
     live = engine_class(engine).adopt(live)
-    missing = protocol.left_out(names, budgets, plans)
+    missing = left_out(names, budgets, plans)
     if missing:
         notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")
     records.resume(to)

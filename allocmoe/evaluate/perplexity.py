@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from allocmoe.data.text import Windows
 from allocmoe.engines import Engine
-from allocmoe.evaluate.text import Windows
 
 
 @dataclass(frozen=True)

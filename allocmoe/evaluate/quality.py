@@ -9,12 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 from allocmoe import records
+from allocmoe.data.text import Windows
 from allocmoe.engines import Engine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.text import Windows
-from allocmoe.measure.protocol import plan_details
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 
@@ -69,7 +68,7 @@ def _measure(
     seed: int,
     setup: dict[str, Any],
 ) -> Record:
-    details = plan_details(engine, plan)
+    details = plan.described()
     with engine.using(plan):
         with engine.count() as spent:
             measured = perplexity(engine, text, text_batch)

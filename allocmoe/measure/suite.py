@@ -29,7 +29,7 @@ class Suite:
         timed: for speed: (engine, model) pairs; a wide shape is timed under its embedded model's plans.
         methods: of METHODS; `original` is always among them.
         shares: budgets as shares of L * K; None: each model's own four, the paper's where it has them.
-        text, calibration: held-out text and the profile's (see `evaluate.text.windows`).
+        text, calibration: held-out text and the profile's (see `data.text.windows`).
         windows, items: of the held-out text; per task, 0 for perplexity alone.
         calibration_windows: what the profile reads.
         tasks: lm-eval's names, None for the embedded ones.

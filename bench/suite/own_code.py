@@ -90,8 +90,8 @@ class Profiler:
     timeout = 600
 
     def setup(self) -> None:
+        from allocmoe.data.text import windows
         from allocmoe.engines.hf import HFEngine
-        from allocmoe.evaluate.text import windows
 
         torch.set_num_threads(1)
         self.engine = HFEngine.load(mini.resolve("mini-olmoe"))

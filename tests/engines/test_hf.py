@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, GraniteMoeConfig
 
 from allocmoe import methods
+from allocmoe.data.text import Windows
 from allocmoe.engines import experts
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
-from allocmoe.measure.protocol import all_plans
+from allocmoe.methods import sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
@@ -34,7 +34,7 @@ def plans_of(engine: HFEngine, budgets: int = 2) -> list[Plan]:
         name for name, row in methods.METHODS.items()
         if name not in ("ascending", "descending") and row.token_rule in TOKEN_RULES
     ]  # fmt: skip
-    return all_plans(engine, known, names, chosen)
+    return sweep(engine, known, names, chosen)
 
 
 def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray) -> np.ndarray:

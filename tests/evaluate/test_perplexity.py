@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from allocmoe import records
+from allocmoe.data.text import Windows, windows
 from allocmoe.engines import hf as module
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.quality import evaluate
-from allocmoe.evaluate.text import Windows, windows
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan

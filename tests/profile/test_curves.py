@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from allocmoe import methods
+from allocmoe.data.text import Windows
 from allocmoe.engines.hf import HFEngine
-from allocmoe.evaluate.text import Windows
 from allocmoe.plan import Plan
 from allocmoe.profile import curves
 from allocmoe.profile.run import profile

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, GraniteMoeConfig, Qwen3MoeConfig
 
+from allocmoe.data.text import Windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
 from allocmoe.methods import allocate
 from allocmoe.profile.algorithm1 import block_of
 from allocmoe.profile.quantities import QUANTITIES, Setting, saliency

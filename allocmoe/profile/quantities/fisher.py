@@ -11,8 +11,8 @@ from allocmoe.profile.quantities.quantity import Quantity, Setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from allocmoe.data.text import Windows
     from allocmoe.engines.hf import HFEngine
-    from allocmoe.evaluate.text import Windows
 
 TOKENS = 4096
 """Of calibration text."""

@@ -90,8 +90,8 @@ def test_nothing_waits_for_the_device(token_rule: str, padded: bool) -> None:
 def test_both_engines_compute_the_same(family: str, tmp_path: Path) -> None:
     import oracle
 
+    from allocmoe.data.text import Windows
     from allocmoe.engines.vllm.engine import VLLMEngine
-    from allocmoe.evaluate.text import Windows
     from allocmoe.methods import METHODS, allocate
     from allocmoe.profile.run import profile
 

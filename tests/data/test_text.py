@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from allocmoe.data.text import Windows, embedded, windows
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate import text
-from allocmoe.evaluate.text import Windows, embedded, windows
 from allocmoe.mini import resolve
 from allocmoe.mini.corpus import EOS
 from allocmoe.mini.items import TASKS, Item, held_out, sample, side
