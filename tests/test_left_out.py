@@ -35,6 +35,7 @@ def test_they_are_counted(jobs: str, tmp_path: Path) -> None:
     assert "2 skipped" in result
 
 
+@pytest.mark.whole
 def test_where_they_must_run_it_is_an_error(tmp_path: Path) -> None:
     done = without_vllm(tmp_path, ALLOCMOE_REQUIRE_VLLM="1")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

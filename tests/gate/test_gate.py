@@ -30,6 +30,7 @@ def test_two_quiet_measurements_of_the_same_pass(old, new):
 
 @few
 @given(st.integers(0, 50), st.sampled_from([0.001, 0.02, 0.1]), st.integers(1, 6))
+@pytest.mark.whole
 def test_a_measurement_against_itself_never_regresses(seed, noise, sessions):
     same = measured(seed, sessions, noise)
     found = compare(same, same)
@@ -40,6 +41,7 @@ def test_a_measurement_against_itself_never_regresses(seed, noise, sessions):
 
 @few
 @given(st.integers(0, 50), st.sampled_from([0.002, 0.02]), st.lists(st.floats(0.8, 1.3), min_size=2, max_size=4))
+@pytest.mark.whole
 def test_a_verdict_only_gets_worse_with_a_slowdown(seed, noise, factors):
     old, new = measured(seed, 4, noise), measured(seed + 100, 4, noise)
     scale = (PASS, UNMEASURED, REGRESSED)
@@ -51,6 +53,7 @@ def test_a_verdict_only_gets_worse_with_a_slowdown(seed, noise, factors):
 
 @few
 @given(st.randoms(use_true_random=False), st.sampled_from([0.002, 0.05]))
+@pytest.mark.whole
 def test_the_order_of_records_does_not_matter(rng, noise):
     old, new = measured(0, 3, noise), slower(measured(1, 3, noise), 1.05)
     expected = show.document(compare(new, old))
@@ -196,6 +199,7 @@ def test_a_regression_outweighs_what_could_not_be_measured(old, new):
     assert found.code == 1
 
 
+@pytest.mark.whole
 def test_many_quiet_rows_make_a_lone_weak_sign_no_regression():
     """Holm: what is significant alone is not among all rows."""
     old, new = measured(0, 5, 0.01), slower(measured(1, 5, 0.01), 1.02)
