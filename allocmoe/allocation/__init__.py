@@ -9,9 +9,16 @@ from allocmoe.errors import AllocMoEError, shown
 RULES = {
     rule.name: rule
     for rule in (
-        full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE,
-        joint.along("adapmoe"), joint.along("xmoe"),
-    )  # fmt: skip
+        full.RULE,
+        mean.RULE,
+        uniform.RULE,
+        ascending.RULE,
+        descending.RULE,
+        lexi.RULE,
+        alloc_l.RULE,
+        joint.along("adapmoe"),
+        joint.along("xmoe"),
+    )
 }
 
 

@@ -108,7 +108,10 @@ def _kept(
     thresholds: Sequence[float],
     progress: bool,
 ) -> np.ndarray:
-    """What layers keep while all obey a threshold: [G, L]. A row of a batch is a window under one threshold: windows of several go through together."""
+    """What layers keep while all obey a threshold: [G, L].
+
+    A row of a batch is a window under one threshold: windows of several go through together.
+    """
     spec, (count, length) = engine.spec, text.ids.shape
     device = engine.model.device
     sums = torch.zeros(spec.layers, len(thresholds), dtype=torch.long, device=device)

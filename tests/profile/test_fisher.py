@@ -16,7 +16,7 @@ from allocmoe.profile.quantities.fisher import fisher
 from tests.conftest import tiny
 
 WINDOW = torch.randint(1, 96, (1, 4), generator=torch.Generator().manual_seed(8))
-STEP = 1e-3  # norms and routers of a float64 model work in float32: smaller ones drown
+STEP = 1e-4  # norms and routers of a float64 model work in float32: smaller ones drown
 
 
 @torch.inference_mode()
@@ -42,7 +42,7 @@ def test_it_is_the_mean_squared_slope(engine: HFEngine, monkeypatch: pytest.Monk
     monkeypatch.setattr("allocmoe.engines.hf.HEAD_BYTES", {"cpu": 2 * 4 * 96})  # two rows of logits a piece
     found = fisher(engine, Windows(WINDOW, "random"), 1)
     expected = [float(slopes(engine, layer, WINDOW).square().mean()) for layer in range(engine.spec.layers)]
-    np.testing.assert_allclose(found, expected, rtol=3e-3)
+    np.testing.assert_allclose(found, expected, rtol=5e-3)
 
 
 def test_batches_only_cut_the_text_and_the_mean_is_over_windows(engine: HFEngine) -> None:
@@ -60,8 +60,8 @@ def test_it_leaves_the_model_as_it_was_whatever_happens(monkeypatch: pytest.Monk
     before = [(p.requires_grad, p.clone()) for p in engine.model.parameters()]
     with torch.inference_mode():  # a caller's mode does not matter
         assert all(h > 0 for h in fisher(engine, text, 1))
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(quantity, "_at_the_end", interrupted)
+    monkeypatch.setattr(quantity, "_at_the_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         fisher(engine, text, 1)
     for parameter, (wanted, value) in zip(engine.model.parameters(), before, strict=True):
         assert parameter.requires_grad is wanted
