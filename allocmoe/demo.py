@@ -12,17 +12,20 @@ from tqdm import tqdm
 from allocmoe import mini, records, report
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import evaluate
-from allocmoe.evaluate.tasks import TaskSuite
+from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.evaluate.text import windows
 from allocmoe.measure import protocol as speed
 from allocmoe.measure import shapes
+from allocmoe.measure.wide import WIDE, shape_of, transplanted
 from allocmoe.methods import METHODS
+from allocmoe.plan import Plan
 from allocmoe.profile.run import as_record, kept
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. `windows` of 256 tokens for calibration and for perplexity, `items` per task."""
+    """How much is measured. `windows` of 256 tokens for calibration and for perplexity, `items` per task;
+    quality at all four budgets, speed at half of the original's activations only."""
 
     calibration: int
     windows: int
@@ -30,15 +33,20 @@ class Size:
     protocol: speed.Protocol
 
 
-QUICK = Size(calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=32, warmups=1, runs=5))
+QUICK = Size(calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=16, warmups=1, runs=4))
 FULL = Size(calibration=64, windows=128, items=500, protocol=speed.Protocol())
 WINDOW, BATCH = 256, 8
 
 
-def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def demo(
+    model: str, out: Path, size: Size, *, shape: str | None = None, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
     """Run everything into the folder `out`; what an earlier, interrupted run measured is kept.
 
+    Speed is measured on `shape`; None: the wide shape that belongs to an embedded model, any other model itself.
     Returns the report's summary, with the paths of the page and the records.
+
+    Raises AllocMoEError for a wide shape of another L, N or K than the model's.
     """
     engine = HFEngine.load(mini.resolve(model))
     path = out / "records.jsonl"
@@ -55,13 +63,10 @@ def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progre
         engine, plans, held_out, path,
         text_batch=BATCH, suite=TaskSuite(engine), items=size.items, seed=seed, progress=progress,
     )  # fmt: skip
-    timed = shapes.build(shape, seed=seed)
-    timed_plans = speed.all_plans(
-        timed, speed.random_profile(timed, seed), list(METHODS), timed.spec.budgets(), seed=seed
-    )
-    missing = speed.left_out(list(METHODS), timed.spec.budgets(), timed_plans)
-    if missing and progress:
-        tqdm.write(f"{shape} has no such schedule, left out: {', '.join(missing)}", file=sys.stderr)
+    timed, timed_plans = _timed(engine, plans, shape or shape_of(model), seed)
+    if progress:
+        half = timed.spec.original_budget // 2
+        tqdm.write(f"speed of {timed.name}: every method at {half} activations, others not", file=sys.stderr)
     if not speed.measured(path, timed, timed_plans, size.protocol, seed):
         for record in speed.session(timed, timed_plans, size.protocol, seed, progress):
             records.append(path, record)
@@ -69,3 +74,17 @@ def demo(model: str, out: Path, size: Size, *, shape: str, seed: int = 0, progre
     found = records.load(path)
     report.write(found, page, f"Alloc-MoE on {model}")
     return {**report.summary(found), "page": str(page), "records": str(path)}
+
+
+def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) -> tuple[HFEngine, list[Plan]]:
+    """What is timed, under which plans: the original's and all at half of its activations.
+
+    The model's own plans wherever that can be, so that a speed belongs to a quality: on the model itself (no
+    shape) or on a wide shape. Another shape has other layers, so it gets plans of its own.
+    """
+    timed = shapes.build(shape, seed=seed) if shape else engine
+    if shape and shape not in WIDE:
+        known = speed.random_profile(timed, seed)
+        return timed, speed.all_plans(timed, known, list(METHODS), [timed.spec.original_budget // 2], seed=seed)
+    chosen = [p for p in plans if p.budget in (engine.spec.original_budget, engine.spec.original_budget // 2)]
+    return timed, [transplanted(p, timed, engine.name) for p in chosen] if shape else chosen

@@ -26,7 +26,7 @@ class Method:
         layer_rule, token_rule: names of the rule that gives k_l and of the one that keeps experts under it.
         about: what it is.
         label: how figures and prose call it; empty for its name.
-        caveat: what a reader of its figures must know.
+        caveat: a sentence that a reader of its figures must know.
         options: of its rules, where they differ from the rules' own defaults.
     """
 
@@ -56,6 +56,14 @@ class Method:
         return {name: value for rule in self.rules for name, value in rule.options.items()} | dict(self.options)
 
 
+BATCHED = (
+    "Alloc-T shares its budget among the tokens of one forward pass, so its results depend on what else is in the "
+    "batch; the batching above is part of the measurement."
+)
+CALIBRATED = (
+    "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
+    "than requested."
+)
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -63,34 +71,50 @@ METHODS = {
     "descending": Method("descending", "top_k", "more experts in earlier layers"),
     "lexi": Method(
         "lexi", "top_k", "LExI's data-free search (re-implementation)", "LExI",
-        caveat="a re-implementation: no code or hyperparameters were published",
+        caveat="LExI is a re-implementation: no code or hyperparameters were published with it.",
     ),
     "alloc-l": Method("alloc_l", "top_k", "Alloc-L: profiled, allocated exactly across layers (+L)", "Alloc-L"),
     "dynamic-moe": Method(
         "uniform", "top_p", "Dynamic-MoE: top-P, calibrated to the budget", "Dynamic-MoE",
-        caveat="meets the budget on the calibration text only",
+        caveat=CALIBRATED,
     ),
     "naee": Method(
         "uniform", "naee", "NAEE: skip weak experts, calibrated to the budget", "NAEE",
-        caveat="meets the budget on the calibration text only",
+        caveat=CALIBRATED,
     ),
     "alloc-t": Method(
         "mean", "alloc_t", "Alloc-T: strongest scores of the whole batch (+T)", "Alloc-T",
-        caveat="depends on what else is in the batch and, in prefill, on later tokens",
+        caveat=BATCHED,
     ),
     "alloc-moe": Method(
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
-        caveat="depends on what else is in the batch and, in prefill, on later tokens",
+        caveat=BATCHED,
     ),
     "adapmoe": Method(
         "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
         "AdapMoE",
-        caveat="meets the budget on the calibration text only; a re-implementation of its gating alone, extended from "
-        "top-2 to top-K (its own code is an off-loading system for Mixtral)",
+        caveat="AdapMoE meets the budget on the calibration text only; it is a re-implementation of its gating alone, "
+        "extended from top-2 to top-K (its own code is an off-loading system for Mixtral).",
     ),
     "xmoe": Method(
         "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
-        caveat="meets the budget on the calibration text only; its rule without its training of small experts",
+        caveat="XMoE meets the budget on the calibration text only; it is the rule without the training of small experts.",
+    ),
+    "yang": Method(
+        "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
+        caveat="Yang's schedule is a re-implementation; the default hump, twice as many in the middle as at the ends, is "
+        "ours.",
+    ),
+    "seer": Method(
+        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)",
+        "SEER-MoE",
+        caveat="SEER-MoE is a re-implementation without training. It keeps K activations per token: its budget is the "
+        "share of experts that stay.",
+    ),
+    "reap": Method(
+        "reap", "prune", "REAP's pruning: experts with the largest saliency stay (re-implementation)", "REAP",
+        caveat="REAP is a re-implementation. It keeps K activations per token: its budget is the share of experts that "
+        "stay.",
     ),
 }  # fmt: skip
 """In the order of every table."""
@@ -151,6 +175,10 @@ def allocate(
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
     across, within = row.rules
+    try:
+        within.check_scoring(spec.scoring)
+    except AllocMoEError as error:
+        raise UnreachableError(str(error)) from None  # a sweep over methods goes on without it
     layers = across.allocate(request)
     return Plan(
         method=name,
@@ -185,8 +213,8 @@ def sweep(
 ) -> list[Plan]:
     """`original` first, then every other method at every budget.
 
-    A few layers with a large K have no ascending or descending schedule at some budgets: those are
-    left out, see `left_out`.
+    A few layers with a large K have no ascending or descending schedule at some budgets, and some rules do not fit
+    a model's router: those are left out, see `left_out`.
     """
     plans = [allocate("original", spec, fingerprint, spec.original_budget)]
     for budget in budgets:

@@ -129,7 +129,7 @@ class Plan:
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}; {self.token_rule} needs whole numbers")
         if self.exact_budget > self.budget + 1e-6:
             raise AllocMoEError(f"the plan's layers add up to {self.exact_budget:g}, over its budget of {self.budget}")
-        rule.check(self.parameters, len(self.layers))
+        rule.check(self.parameters, len(self.layers), self.top_k, self.experts)
 
 
 def _frozen(value: Any) -> Any:

@@ -1,6 +1,10 @@
-"""Tiny random-weight models of the three architectures, in float64, shared by the tests."""
+"""Tiny random-weight models of the three architectures, in float64, shared by the tests; and tests that need vLLM."""
 
 from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Generator
 
 import pytest
 import torch
@@ -43,3 +47,36 @@ def tiny(family: str, dtype: torch.dtype = torch.float64) -> HFEngine:
 @pytest.fixture(params=FAMILIES)
 def engine(request: pytest.FixtureRequest) -> HFEngine:
     return tiny(request.param)
+
+
+# a folder that is called vllm is found as well, but has no origin
+VLLM = getattr(importlib.util.find_spec("vllm"), "origin", None) is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("ALLOCMOE_REQUIRE_VLLM") and not VLLM:
+        raise pytest.UsageError(
+            "vLLM must be tested here and is not installed: name an index with CPU builds of torch, "
+            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (README, Install)'
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first, so that at the end no process waits long for the others."""
+    long = {i.path for i in items if i.get_closest_marker("vllm") or i.get_closest_marker("whole")}
+    items.sort(key=lambda item: item.path not in long)
+    for item in items:
+        if not VLLM and item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.skip(reason="vLLM is not installed"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # else pytest's own summary would follow
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    yield
+    left_out = sum("vllm" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
+    if left_out and not VLLM:
+        terminalreporter.write_line(
+            f"{left_out} tests of vLLM were left out, because it is not installed; to run them too: "
+            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (README, Install)',
+            yellow=True,
+        )

@@ -22,6 +22,7 @@ from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
 
+pytestmark = pytest.mark.whole
 MODEL = "mini-olmoe"
 TINY = Size(calibration=1, windows=2, items=6, protocol=Protocol(batch=2, prompt=8, decode=2, warmups=0, runs=2))
 SPEC = MoESpec.from_folder(resolve(MODEL))

@@ -38,9 +38,13 @@ TABLE = {
     "alloc-moe": ("alloc_l", "alloc_t"),
     "adapmoe": ("adapmoe", "adapmoe"),
     "xmoe": ("xmoe", "xmoe"),
+    "yang": ("yang", "top_k"),
+    "seer": ("seer", "prune"),
+    "reap": ("reap", "prune"),
 }
-PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe", "adapmoe", "xmoe"}
-FRACTIONS = {"alloc-t", "adapmoe", "xmoe"}
+PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe", "adapmoe", "xmoe", "seer", "reap"}
+PRUNING = {"seer", "reap"}  # their budget is a share of experts, in whole experts
+FRACTIONS = {"alloc-t", "adapmoe", "xmoe"} | PRUNING
 
 
 def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
@@ -60,6 +64,8 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
             "fisher": rng.lognormal(-3, 1, spec.layers).tolist(),
             "adapmoe": {"threshold": [3.0, 2.0, 1.0], "kept": curve(spec, rng)},
             "xmoe": {"threshold": [-1.0, 0.4, 0.9], "kept": curve(spec, rng)},
+            "soft_counts": rng.random((spec.layers, spec.experts)).tolist(),
+            "saliency": rng.random((spec.layers, spec.experts)).tolist(),
         },
         calibration={"text": "random"},
     )
@@ -97,8 +103,11 @@ def test_every_method_spends_the_budget_and_survives_its_file(
     budget = spec.original_budget if method == "original" else budget
     plan = make(method, name, budget)
     assert (plan.method, plan.token_rule) == (method, TABLE[method][1])
-    assert plan.exact_budget == (pytest.approx(budget, abs=1e-9) if method in FRACTIONS else budget)
     assert plan.budget == budget
+    if method in PRUNING:
+        assert budget - spec.top_k / spec.experts < plan.exact_budget <= budget + 1e-9
+    else:
+        assert plan.exact_budget == (pytest.approx(budget, abs=1e-9) if method in FRACTIONS else budget)
     assert len(plan.layers) == spec.layers
     assert all(1 <= k <= spec.top_k for k in plan.layers)
     assert method in FRACTIONS or all(k == int(k) for k in plan.layers)
@@ -192,7 +201,7 @@ def test_profiles_round_trip_and_refuse_a_wrong_shape(tmp_path: Path) -> None:
     known.save(tmp_path / "profile.json")
     assert Sensitivity.load(tmp_path / "profile.json") == known
     assert known.digest != profile(SPECS["qwen"], seed=1).digest
-    for table in ("perplexity", "distances", "top_p", "naee"):
+    for table in ("perplexity", "distances", "top_p", "naee", "soft_counts", "saliency"):
         first, *others = known.quantity(table)
         for wrong in (others, [first[1:], *others], "text", {"a": first}, [[None] * len(first), *others]):
             with pytest.raises(AllocMoEError, match=table):

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from allocmoe.engines import ENGINES, known
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
 
 out = Console()
 notes = Console(stderr=True)
 INTERRUPTED = 130
-ENGINES = ("transformers", "vllm")
 
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of an embedded model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the last line of stdout.")]
@@ -24,7 +24,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda; vLLM takes the one it wa
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
 Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
-Engine = Annotated[str, typer.Option(help="transformers or vllm.")]
+Engine = Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 
 
@@ -49,8 +49,7 @@ def check_machine(dtype: str, device: str) -> None:
 
 
 def check_engine(engine: str) -> None:
-    if engine not in ENGINES:
-        raise AllocMoEError(f"unknown engine {engine!r}: expected {' or '.join(ENGINES)}")
+    known(engine)
 
 
 def check_writable(path: Path) -> None:

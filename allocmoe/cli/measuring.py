@@ -19,7 +19,6 @@ from allocmoe.cli.common import (
     check_engine,
     check_machine,
     check_writable,
-    load_engine,
     notes,
     out,
     print_json,
@@ -35,8 +34,14 @@ def eval(
     windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
-    items: Annotated[int, typer.Option(min=0, help="Items per task, pinned; 0 for perplexity alone.")] = 100,
-    task: Annotated[list[str] | None, typer.Option(help="An lm-eval task; repeat. Default: the embedded ones.")] = None,
+    items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 100,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="paper, nlu, reasoning, math, or a task, group or tag of lm-eval; repeat. Default: embedded."
+        ),
+    ] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Tokens that a generated answer may have at most.")] = None,
     task_batch: Annotated[int, typer.Option(min=1, help="Requests per batch in lm-eval.")] = 64,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
@@ -49,8 +54,9 @@ def eval(
     What the records file holds already is not measured again.
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
     """
+    from allocmoe.evaluate.loading import load
     from allocmoe.evaluate.quality import evaluate
-    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.tasks.suite import TaskSuite
     from allocmoe.evaluate.text import windows as cut
     from allocmoe.methods import allocate as make
     from allocmoe.mini import resolve
@@ -60,19 +66,12 @@ def eval(
     check_machine(dtype, device)
     check_writable(to)
     known = [Plan.load(path) for path in plans or []]
-    live: Any
-    lm = None
-    if engine == "vllm":
-        from allocmoe.evaluate.vllm_tasks import load
-
-        live, lm = load(resolve(model), dtype, task_batch)
-    else:
-        live = load_engine(model, dtype, device)
+    live, lm = load(engine, resolve(model), dtype, device, task_batch)
     wanted = [make("original", live.spec, live.fingerprint, live.spec.original_budget), *known]
     for plan in wanted:
         plan.check_model(live.spec, live.fingerprint)
     held_out = cut(live.tokenizer, text, windows, window)
-    suite = TaskSuite(live, task, task_batch, lm) if items else None
+    suite = TaskSuite(live, task, task_batch, lm, cap=cap) if items else None
     found = evaluate(
         live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed, progress=not as_json
     )  # fmt: skip
@@ -106,15 +105,17 @@ def measure(
     """
     from dataclasses import replace
 
+    from allocmoe.measure import run as running
     from allocmoe.measure import suite as suites
+    from allocmoe.measure.tracked import values
 
     wanted = suites.installed(suites.chosen(suite))
     check_machine(wanted.dtype, wanted.device)
     check_writable(to)
-    found = suites.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
+    found = running.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
     if as_json:
         rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
-                for k, v in suites.values(found)]  # fmt: skip
+                for k, v in values(found)]  # fmt: skip
         return print_json({"records": str(to), "results": rows})
     out.print(f"{len(found)} records in {to}: compare with `allocmoe gate`, look with `allocmoe report`")
     return None
@@ -122,7 +123,7 @@ def measure(
 
 def bench(
     shape: Annotated[
-        str, typer.Argument(help="olmoe, qwen or deepseek, or one of them with -small for a CPU; olmoe-medium.")
+        str, typer.Argument(help="olmoe, qwen or deepseek; with -wide or -small for a CPU; olmoe-medium.")
     ],
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
     method: Annotated[list[str] | None, typer.Option(help="A method; repeat. Default: all.")] = None,
@@ -132,6 +133,9 @@ def bench(
     decode: Annotated[int, typer.Option(help="Tokens to decode.")] = 128,
     warmups: Annotated[int, typer.Option(help="Untimed rounds.")] = 5,
     runs: Annotated[int, typer.Option(min=2, help="Timed rounds; an interval needs two.")] = 10,
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile for the plans: of the embedded model for a -wide shape, else its own.")
+    ] = None,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -140,10 +144,15 @@ def bench(
 ) -> None:
     """Time prefill and decode of a random-weight model of a shape, all methods interleaved in one session.
 
+    A -wide shape runs the plans of the embedded model with its L, N and K, so that its speed belongs to that
+    model's quality. Without --profile a small one is made, and kept next to the records.
+
     Example: [bold]allocmoe bench olmoe-small --decode 16 --warmups 1 --runs 3[/bold]
     """
     from allocmoe import records
+    from allocmoe.engines import engine_class
     from allocmoe.measure import protocol, shapes
+    from allocmoe.measure.planning import plans_for
     from allocmoe.stats import log_ratio
 
     check_engine(engine)
@@ -151,11 +160,9 @@ def bench(
     check_writable(to)
     settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
     live: Any = shapes.build(shape, dtype, device, seed)
-    known = protocol.random_profile(live, seed)
     names, budgets = method or list(METHODS), budget or live.spec.budgets()
-    plans = protocol.all_plans(live, known, names, budgets, seed=seed)
-    if engine == "vllm":
-        live = shapes.in_vllm(live)
+    plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
+    live = engine_class(engine).adopt(live)
     missing = protocol.left_out(names, budgets, plans)
     if missing:
         notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")

@@ -35,8 +35,10 @@ def report(
 def demo(
     to: Annotated[Path, typer.Option("--out", help="Folder for profile, plans, records and page.")] = Path("out/demo"),
     model: Annotated[str, typer.Option(help="An embedded model, or a checkpoint folder.")] = "mini-olmoe",
-    shape: Annotated[str, typer.Option(help="Shape whose speed is measured; see bench.")] = "olmoe-small",
-    full: Annotated[bool, typer.Option("--full", help="The paper's protocol and all items: about an hour.")] = False,
+    shape: Annotated[
+        str | None, typer.Option(help="Shape whose speed is measured, see bench. Default: the model's own -wide one.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The paper's protocol and all items: hours.")] = False,
     items: Annotated[int | None, typer.Option(min=1, help="Items per task, instead of the size's own.")] = None,
     seed: Seed = 0,
     as_json: Json = False,

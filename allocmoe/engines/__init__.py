@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
+
+from allocmoe.errors import AllocMoEError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,6 +14,26 @@ if TYPE_CHECKING:
     from allocmoe.engines.spent import Spent
     from allocmoe.plan import Plan
     from allocmoe.spec import MoESpec
+
+# Name, which is also that of the package it needs -> "module:Class". Each class has two ways in:
+# `load(folder, dtype, device)` and `adopt(engine)`, which takes over a live transformers model.
+ENGINES = {
+    "transformers": "allocmoe.engines.hf:HFEngine",
+    "vllm": "allocmoe.engines.vllm.engine:VLLMEngine",
+}
+
+
+def known(name: str) -> str:
+    """The name itself; AllocMoEError if no engine has it. Imports nothing."""
+    if name not in ENGINES:
+        raise AllocMoEError(f"unknown engine {shown(name)}: expected {' or '.join(ENGINES)}")
+    return name
+
+
+def engine_class(name: str) -> Any:
+    """The class of an engine, imported now; AllocMoEError for an unknown name."""
+    module, _, cls = ENGINES[known(name)].partition(":")
+    return getattr(import_module(module), cls)
 
 
 class Engine(Protocol):
@@ -47,3 +70,6 @@ class Engine(Protocol):
 
     def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
         """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""
+
+    def close(self) -> None:
+        """Give back what a process holds only once, so that another engine can be started in it."""

@@ -83,14 +83,28 @@ class HFEngine:
         model = model.to(torch.device(device))
         return cls(model, spec, model_name(folder), mark, tokenizer)
 
+    @classmethod
+    def adopt(cls, engine: HFEngine) -> HFEngine:
+        """A live transformers model in this engine: it is there already."""
+        return engine
+
+    def close(self) -> None:
+        """Nothing that a process holds only once."""
+
     def apply(self, plan: Plan) -> None:
         """Put a plan in force, replacing any other; AllocMoEError if it was made for another model, or
         if transformers' layer of this family cannot work with fewer than K experts."""
         plan.check_model(self.spec, self.fingerprint)
+        self.check_routers()
+        places = [next(router.parameters()).device for router in self.routers]
+        self._rules = [PlannedLayer.of(plan, i, spec=self.spec, device=place) for i, place in enumerate(places)]
+        self.plan = plan
+
+    def check_routers(self) -> None:
+        """AllocMoEError for a family whose routers do not give (raw logits [T, N], weights, ids) as the hook reads
+        them: its layer takes what they give in another order, and top-k as fixed."""
         if self.spec.family in FIXED_K:
             raise AllocMoEError(f"transformers' {self.spec.family} layer takes top-k as fixed: no plan can change it")
-        self._rules = [PlannedLayer.of(plan, layer, spec=self.spec) for layer in range(self.spec.layers)]
-        self.plan = plan
 
     def revert(self) -> None:
         """Back to the unchanged model."""

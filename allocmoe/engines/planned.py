@@ -44,18 +44,24 @@ class PlannedLayer:
     renormalise: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, layer: int, dropped: int | None = None, spec: MoESpec | None = None) -> PlannedLayer:
+    def of(
+        cls,
+        plan: Plan,
+        layer: int,
+        dropped: int | None = None,
+        spec: MoESpec | None = None,
+        device: torch.device | None = None,
+    ) -> PlannedLayer:
         """One MoE layer of a plan; `dropped` is the sentinel id N unless said otherwise.
+
+        Lists of numbers become tensors on `device`, here and not at every pass.
 
         Raises AllocMoEError for a rule that reads logits where the model's scores cannot be made of them.
         """
         rule = plan.rule
-        if rule.logits and spec is not None and spec.scoring != "softmax":
-            raise AllocMoEError(
-                f"{rule.name} needs scores over all experts, which are known here for softmax routers, and this "
-                f"model's router is {spec.scoring}: use another method's plan"
-            )
-        numbers = {name: _wide(value) for name, value in plan.numbers(layer).items()}
+        if spec is not None:
+            rule.check_scoring(spec.scoring)
+        numbers = {name: _wide(value, device) for name, value in plan.numbers(layer).items()}
         made = cls(rule, numbers, plan.top_k, plan.experts if dropped is None else dropped, plan.reference)
         return replace(made, scoring=spec.scoring, renormalise=spec.renormalise) if spec else made
 
@@ -109,6 +115,6 @@ class PlannedLayer:
         return weights, index
 
 
-def _wide(value: Any) -> Any:
-    """A list of numbers as a tensor, made once and not at every pass; one number as it is."""
-    return torch.tensor(value, dtype=torch.float64) if isinstance(value, tuple) else value
+def _wide(value: Any, device: torch.device | None) -> Any:
+    """A list of numbers as a tensor; one number as it is."""
+    return torch.tensor(value, dtype=torch.float64).to(device or "cpu") if isinstance(value, tuple) else value

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from allocmoe import records
 from allocmoe.engines import Engine
 from allocmoe.evaluate.perplexity import perplexity
-from allocmoe.evaluate.tasks import TaskSuite, scores
+from allocmoe.evaluate.tasks.results import scores
+from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.evaluate.text import Windows
 from allocmoe.measure.protocol import plan_details
-from allocmoe.mini.items import TASKS
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 
@@ -37,7 +37,7 @@ def evaluate(
         engine: of the plans' model.
         text, text_batch: windows for perplexity, and how many share a batch.
         suite: tasks to run, None for perplexity alone.
-        items: items per task, pinned; 0 leaves the tasks out.
+        items: items per data set, pinned; 0 leaves the tasks out.
         seed: of the choice of items.
 
     Returns the records of all plans, in their order.
@@ -46,8 +46,7 @@ def evaluate(
     setup: dict[str, Any] = {**text.describe(), "text_batch": text_batch, "seed": seed}
     setup |= {name: value for name, value in engine.describe().items() if name not in ("device", "skips")}
     if suite:
-        setup |= {"tasks": dict.fromkeys(suite.names, items), "task_batch": suite.batch}
-        setup["task_items"] = suite.digest(items, seed)
+        setup |= suite.describe(items, seed)
     known = {record.key: record for record in records.resume(out)}
     found = []
     for plan in tqdm(plans, desc="eval", unit="plan", disable=not progress):
@@ -82,7 +81,7 @@ def _measure(
             metrics |= scores(results, suite.groups)
             samples["tasks"] = results
             details["groups"] = suite.groups
-            details["chance"] = {n: TASKS[n].chance for n in suite.names if n in TASKS}
+            details["chance"] = {n: s.chance for n, s in suite.specs.items() if s.chance is not None}
     return Record(
         about="quality",
         model=engine.name,

@@ -100,12 +100,14 @@ def setup(engine: Engine, protocol: Protocol, seed: int) -> dict[str, Any]:
 def plan_details(engine: Engine, plan: Plan) -> dict[str, Any]:
     """What a report says of a plan."""
     original = engine.spec.original_budget
+    moved = {"transplanted": plan.origin["transplanted"]} if "transplanted" in plan.origin else {}
     return {
         "layers": list(plan.layers),
         "token_rule": plan.token_rule,
         "original_budget": original,
         "share": plan.budget / original,
-        "origin": plan.origin,
+        "origin": {k: v for k, v in plan.origin.items() if k != "transplanted"},
+        **moved,
     }
 
 

@@ -3,32 +3,32 @@
 The full shapes need a GPU. The `-small` ones keep N and K, which decide how many experts a step
 touches, and have fewer and narrower layers, so that a CPU can run the protocol in minutes.
 `olmoe-medium` has four layers of half of OLMoE's widths: there experts take the time, and not the
-calls around them.
+calls around them. The `-wide` ones have L, N, K and the shared experts of the embedded models, whose
+plans they are timed under, and the embedded models' routing (see `planted`); their experts take most of
+the time.
 """
 
 from __future__ import annotations
 
-import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV2Config,
-    GenerationConfig,
     OlmoeConfig,
     PretrainedConfig,
     Qwen2MoeConfig,
 )
 from transformers.initialization import no_init_weights
 
-from allocmoe import documents
+from allocmoe import documents, mini
 from allocmoe.engines.hf import DTYPES, HFEngine
 from allocmoe.errors import AllocMoEError
+from allocmoe.evaluate.text import windows
+from allocmoe.measure import planted
+from allocmoe.measure.wide import WIDE
 from allocmoe.spec import MoESpec
-
-if TYPE_CHECKING:
-    from allocmoe.engines.vllm.engine import VLLMEngine
 
 
 def _olmoe(**small: Any) -> PretrainedConfig:
@@ -66,6 +66,8 @@ def _deepseek(**small: Any) -> PretrainedConfig:
 
 _SMALL = {"vocab_size": 4096, "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4,
           "bos_token_id": None, "eos_token_id": None}  # fmt: skip
+_WIDE = {**_SMALL, "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 8}
+ROUTED_ON = ("mini-test", 16, 256)  # text, windows and tokens that an embedded model's routing is read from
 SHAPES = {
     "olmoe": lambda: _olmoe(),
     "qwen": lambda: _qwen(),
@@ -82,6 +84,12 @@ SHAPES = {
         **_SMALL, intermediate_size=1368, moe_intermediate_size=176, num_hidden_layers=5,
         qk_nope_head_dim=64, v_head_dim=64,
     ),
+    "olmoe-wide": lambda: _olmoe(**_WIDE, intermediate_size=256),
+    "qwen-wide": lambda: _qwen(**_WIDE, moe_intermediate_size=256, shared_expert_intermediate_size=1024),
+    "deepseek-wide": lambda: _deepseek(
+        **{**_WIDE, "num_attention_heads": 4, "num_key_value_heads": 4},
+        intermediate_size=2048, moe_intermediate_size=256, qk_nope_head_dim=32, v_head_dim=32,
+    ),
 }  # fmt: skip
 
 
@@ -89,7 +97,8 @@ def build(shape: str, dtype: str = "float32", device: str = "cpu", seed: int = 0
     """An engine on a random-weight model of a shape.
 
     Routers get weights of standard deviation 1/sqrt(H), so that logits vary by about 1 as in a
-    trained model; all else is drawn small enough to stay finite.
+    trained model; all else is drawn small enough to stay finite. A wide shape then gets the routing of
+    its embedded model. AllocMoEError for an unknown shape.
     """
     if shape not in SHAPES:
         raise AllocMoEError(f"no shape {shape!r}: expected one of {', '.join(SHAPES)}")
@@ -105,26 +114,13 @@ def build(shape: str, dtype: str = "float32", device: str = "cpu", seed: int = 0
                 gate = name.endswith("mlp.gate.weight")
                 parameter.normal_(0.0, config.hidden_size**-0.5 if gate else 0.02)
     model.generation_config = None
-    values = {k: v for k, v in config.to_dict().items() if k != "transformers_version"}
-    mark = "random-" + documents.digest([values, seed, dtype])[:9]
-    return HFEngine(model, MoESpec.from_config(config), f"{shape} (random weights)", mark)
-
-
-def in_vllm(engine: HFEngine) -> VLLMEngine:
-    """The same weights in vLLM, on the same device. The transformers model is given up for it."""
-    from allocmoe.engines.vllm.engine import VLLMEngine
-
-    dtype = str(engine.model.dtype).removeprefix("torch.")
-    with tempfile.TemporaryDirectory(prefix="allocmoe-shape-") as folder:
-        engine.model.generation_config = GenerationConfig()
-        engine.model.save_pretrained(folder)
-        engine.model.to("meta")
-        return VLLMEngine.load(
-            folder,
-            dtype,
-            engine.name,
-            engine.fingerprint,
-            skip_tokenizer_init=True,
-            max_model_len=1024,
-            additional_config={"allocmoe": {"live": True, "any_weights": True}},  # the mark is not the folder's
-        )
+    made_of = [{k: v for k, v in config.to_dict().items() if k != "transformers_version"}, seed, dtype]
+    home = HFEngine.load(mini.resolve(WIDE[shape])) if shape in WIDE else None
+    if home:
+        made_of.append({"routing of": home.fingerprint, "on": ROUTED_ON, "fitted on": planted.DRAWN})
+    mark = "random-" + documents.digest(made_of)[:9]
+    engine = HFEngine(model, MoESpec.from_config(config), f"{shape} (random weights)", mark)
+    if home:
+        text, count, length = ROUTED_ON
+        planted.plant(engine, planted.moments(home, windows(home.tokenizer, text, count, length).ids), seed)
+    return engine

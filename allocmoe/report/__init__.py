@@ -3,10 +3,11 @@
     from allocmoe import records, report
     report.write(records.load("records.jsonl"), "report.html", "Alloc-MoE on mini")
 
-`tables` turns records into rows and comparisons, `figures` draws rows, `page` words and lays it out.
+`groups` says which records may be compared, `rows` and `compare` compute, `results` gathers, `sections` draws (one file
+each, on `figures` and `style`), `page` words it and lays it out.
 """
 
 from allocmoe.report.page import write
-from allocmoe.report.tables import summary
+from allocmoe.report.results import summary
 
 __all__ = ["summary", "write"]

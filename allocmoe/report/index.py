@@ -18,9 +18,8 @@ from pathlib import Path
 from allocmoe import documents, records
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
-from allocmoe.report.figures import name
 from allocmoe.report.page import templates
-from allocmoe.report.tables import rank
+from allocmoe.report.style import name, rank
 
 NAME = "index.html"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.routing import adapmoe, alloc_t, naee, top_k, top_p, xmoe
+from allocmoe.routing import adapmoe, alloc_t, naee, prune, top_k, top_p, xmoe
 from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule
 
-RULES = {rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE, adapmoe.RULE, xmoe.RULE)}
+RULES = {
+    rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE, adapmoe.RULE, xmoe.RULE, prune.RULE)
+}
 
 
 def token_rule(name: str) -> TokenRule:

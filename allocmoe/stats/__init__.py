@@ -1,22 +1,28 @@
 """Statistics of paired measurements: intervals and tests for a report, shifts for a gate.
 
-`paired` compares two methods within one measurement, `shift` one method in two measurements.
+`paired` compares two methods within one measurement, `shift` one method in two measurements; `grouped` does both
+for accuracies of several tasks, and `sign_flip` tests them.
 """
 
+from allocmoe.stats.grouped import (
+    Groups,
+    Tasks,
+    group_accuracy,
+    group_difference,
+    group_loss,
+    group_mean,
+    group_test,
+)
 from allocmoe.stats.paired import (
     CONFIDENCE,
     RESAMPLES,
     UNKNOWN,
     Interval,
-    Tasks,
     accuracy,
-    group_accuracy,
-    group_difference,
     holm,
     log_ratio,
     mcnemar,
     perplexity_ratio,
-    pooled,
 )
 from allocmoe.stats.shift import ALPHA, POWER, Shift, accuracy_loss, perplexity_rise, session_median, slowdown, tango
 
@@ -26,6 +32,7 @@ __all__ = [
     "POWER",
     "RESAMPLES",
     "UNKNOWN",
+    "Groups",
     "Interval",
     "Shift",
     "Tasks",
@@ -33,12 +40,14 @@ __all__ = [
     "accuracy_loss",
     "group_accuracy",
     "group_difference",
+    "group_loss",
+    "group_mean",
+    "group_test",
     "holm",
     "log_ratio",
     "mcnemar",
     "perplexity_ratio",
     "perplexity_rise",
-    "pooled",
     "session_median",
     "slowdown",
     "tango",

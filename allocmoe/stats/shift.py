@@ -33,7 +33,8 @@ class Shift:
         critical: the number of standard errors between the estimate and a bound.
         freedom: degrees of freedom of `error`; infinite for a normal approximation.
         count: windows, items, or sessions of the smaller side.
-        discrete: whether a loss brings its own variance (accuracy: every item lost is one more that differs).
+        grain: variance that a loss of 1 brings of its own (accuracy: every item lost is one more that differs, so
+            that it is 1 / items); 0 where it brings none.
     """
 
     estimate: float
@@ -44,7 +45,7 @@ class Shift:
     critical: float
     freedom: float
     count: int
-    discrete: bool = False
+    grain: float = 0.0
 
     def detectable(self, margin: float, alpha: float = ALPHA, power: float = POWER) -> float:
         """The smallest worsening that would have been reported with probability `power`.
@@ -56,9 +57,9 @@ class Shift:
 
         strict, sure = (float(stats.t.ppf(q, self.freedom)) for q in (1 - alpha, power))
         least = (strict + sure) * self.error
-        if self.discrete:  # a loss of d adds d to the share of items that differ: solve d = k sqrt((share + d) / n)
-            k2, share = (strict + sure) ** 2 / self.count, self.error**2 * self.count
-            least = (k2 + math.sqrt(k2 * k2 + 4 * k2 * share)) / 2
+        if self.grain:  # solve d = k sqrt(error^2 + grain d)
+            k2 = (strict + sure) ** 2
+            least = (k2 * self.grain + math.sqrt((k2 * self.grain) ** 2 + 4 * k2 * self.error**2)) / 2
         return max(least, margin + (sure - self.critical) * self.error)
 
     def needed(self, margin: float, alpha: float = ALPHA, power: float = POWER) -> int:
@@ -68,10 +69,10 @@ class Shift:
         normal = float(stats.norm.ppf(1 - alpha))
         both = normal + float(stats.norm.ppf(power))
         found = self.count * (both * self.error / margin) ** 2
-        if self.discrete:  # with no item that differs, the bound is z^2 / (n + z^2)
-            found = max(found, normal**2 * (1 / margin - 1))
+        # with no item that differs, the bound is z^2 / (n + z^2), n being 1 / grain
+        found = max(found, self.count * self.grain * normal**2 * (1 / margin - 1))
         # at least two sessions; a t quantile of few degrees of freedom asks for about one more than a normal one
-        return math.ceil(found) + (1 if math.isfinite(self.freedom) else 0)
+        return math.ceil(found - 1e-9) + (1 if math.isfinite(self.freedom) else 0)
 
 
 def perplexity_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence[float], alpha: float = ALPHA) -> Shift:
@@ -119,7 +120,7 @@ def accuracy_loss(new: Sequence[int] | np.ndarray, old: Sequence[int] | np.ndarr
     p = float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost + won else 1.0
     error = math.sqrt((lost + won) / n / n)
     critical = float(stats.norm.ppf(1 - alpha))
-    return Shift((lost - won) / n, low, high, p, error, critical, math.inf, n, discrete=True)
+    return Shift((lost - won) / n, low, high, p, error, critical, math.inf, n, 1 / n)
 
 
 def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -139,9 +140,7 @@ def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
         raise AllocMoEError(f"{b} and {c} pairs that differ do not fit into {n} pairs")
 
     def score(d: float) -> float:
-        first, last = -b - c + (2 * n - b + c) * d, -c * d * (1 - d)
-        q = (math.sqrt(first * first - 8 * n * last) - first) / (4 * n)
-        above, variance = b - c - n * d, n * (2 * q + d * (1 - d))
+        above, variance = b - c - n * d, n * tango_variance(b, c, n, d)
         if variance <= 0:  # at an end of the range, or where no pair differs
             return math.copysign(math.inf, above) if above else 0.0
         return above / math.sqrt(variance)
@@ -150,6 +149,13 @@ def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     low = -1.0 if c == n else float(optimize.bisect(lambda d: score(d) - z, -1.0, middle))
     high = 1.0 if b == n else float(optimize.bisect(lambda d: score(d) + z, middle, 1.0))
     return low, high
+
+
+def tango_variance(b: int, c: int, n: int, d: float) -> float:
+    """n times the variance of a paired difference of proportions, supposed that it is `d`; see `tango`."""
+    first, last = -b - c + (2 * n - b + c) * d, -c * d * (1 - d)
+    q = (math.sqrt(max(0.0, first * first - 8 * n * last)) - first) / (4 * n)
+    return 2 * q + d * (1 - d)
 
 
 def session_median(method: Sequence[float], original: Sequence[float]) -> float:

@@ -46,6 +46,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("examples")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("verb", EXAMPLES)
 def test_the_example_runs(verb: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if verb == "demo":  # as typed, but minutes shorter; its own test is elsewhere

@@ -15,6 +15,9 @@ LAYER_ORACLES = {
     "alloc_l": "tests/allocation/test_alloc_l.py",
     "adapmoe": "tests/allocation/test_joint.py",
     "xmoe": "tests/allocation/test_joint.py",
+    "yang": "tests/allocation/test_yang.py",
+    "seer": "tests/allocation/test_seer.py",
+    "reap": "tests/allocation/test_seer.py",
 }
 QUANTITY_ORACLES = {
     "perplexity": "tests/profile/test_algorithm1.py",
@@ -24,4 +27,6 @@ QUANTITY_ORACLES = {
     "fisher": "tests/profile/test_fisher.py",
     "adapmoe": "tests/profile/test_curves.py",
     "xmoe": "tests/profile/test_curves.py",
+    "soft_counts": "tests/profile/test_expert_scores.py",
+    "saliency": "tests/profile/test_expert_scores.py",
 }

@@ -22,6 +22,7 @@ BUDGETS = {"alloc_t": 2.5}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
     "adapmoe": {"threshold": 0.0625, "fisher": (0.5,)}, "xmoe": {"threshold": 0.25},
+    "prune": {"kept": ((0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0),)},
 }  # fmt: skip
 
 
@@ -60,6 +61,17 @@ def first(count: Any) -> Any:
     return chosen
 
 
+def best_of_those_that_stay(rows: Rows, numbers: dict[str, Any], logits: Tensor | None) -> Rows:
+    """Prune: the router without the experts that are gone, ties to the lower id."""
+    assert logits is not None
+    found = {}
+    for t, row in rows.items():
+        worth = {e: math.exp(float(logits[t, e])) for e, stays in enumerate(numbers["kept"]) if stays}
+        best = sorted(worth, key=lambda e: (-worth[e], e))[: len(row)]
+        found[t] = [(worth[e] / math.fsum(worth.values()), e) for e in best]
+    return found
+
+
 ORACLES = {
     "top_k": first(lambda rows, numbers: dict.fromkeys(rows, int(numbers["k"]))),
     "alloc_t": first(strongest_of_the_batch),
@@ -67,6 +79,7 @@ ORACLES = {
     "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "adapmoe": first(lambda rows, n: {t: but_a_cheap_tail([w for w, _ in row], n) for t, row in rows.items()}),
     "xmoe": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "prune": best_of_those_that_stay,
 }
 """Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
 keeps out."""

@@ -21,7 +21,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
 from tests.conftest import FAMILIES, tiny
-from tests.engines.loops import ORACLES
+from tests.engines.loops import ORACLES, TOKEN_RULES
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
@@ -30,7 +30,10 @@ def plans_of(engine: HFEngine, budgets: int = 2) -> list[Plan]:
     known = profile(engine, Windows(IDS, "random"), 4, progress=False)
     low, high = engine.spec.layers, engine.spec.original_budget
     chosen = [int(b) for b in np.linspace(low, high, budgets + 2)[1:-1]]
-    names = [n for n in methods.METHODS if n not in ("ascending", "descending")]
+    names = [
+        name for name, row in methods.METHODS.items()
+        if name not in ("ascending", "descending") and row.token_rule in TOKEN_RULES
+    ]  # fmt: skip
     return all_plans(engine, known, names, chosen)
 
 

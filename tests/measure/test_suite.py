@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import runpy
@@ -19,9 +20,12 @@ import torch
 
 from allocmoe import mini, records
 from allocmoe.errors import AllocMoEError
+from allocmoe.measure import run as running
 from allocmoe.measure import suite as suites
 from allocmoe.measure.protocol import Protocol
-from allocmoe.measure.suite import SUITES, Suite, chosen, run, values
+from allocmoe.measure.run import run
+from allocmoe.measure.suite import SUITES, Suite, chosen
+from allocmoe.measure.tracked import shares, values
 from allocmoe.methods import METHODS
 
 TINY = Suite(
@@ -38,6 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.whole
 def test_a_whole_measurement(measured: Path) -> None:
     found = records.load(measured)
     profile = found.pop(0)
@@ -55,12 +60,14 @@ def test_a_whole_measurement(measured: Path) -> None:
     assert {r.environment.get("commit", {}).get("hash") for r in found} == {(records.commit() or {}).get("hash")}
 
 
+@pytest.mark.whole
 def test_what_is_there_is_not_measured_again(measured: Path) -> None:
     before = measured.read_bytes()
     run(TINY, measured, progress=False)
     assert measured.read_bytes() == before
 
 
+@pytest.mark.whole
 def test_one_more_start_adds_one_session(measured: Path, tmp_path: Path) -> None:
     path = tmp_path / "head.jsonl"
     path.write_bytes(measured.read_bytes())
@@ -69,6 +76,7 @@ def test_one_more_start_adds_one_session(measured: Path, tmp_path: Path) -> None
     assert len(records.load(path)) == len(records.load(measured)) + 3
 
 
+@pytest.mark.whole
 def test_another_commits_file_is_refused(measured: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     first = json.loads(measured.read_text().splitlines()[0])
@@ -90,6 +98,7 @@ CHANGED = [{"dirty": True, "changes": letter * 16} for letter in "ab"]
         (None, None, "commit unknown, of version 0.0.1, but this is unknown, of version"),
     ],
 )
+@pytest.mark.whole
 def test_another_state_of_the_code_is_refused(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Any, now: Any, says: str
 ) -> None:
@@ -120,6 +129,7 @@ def test_asv_names_a_budget_by_the_share_that_was_asked_for(tmp_path: Path, monk
     assert [asked(budget / 128) for budget in (38, 96, 128)] == [0.3, 0.75, 1.0]
 
 
+@pytest.mark.whole
 def test_values_are_those_of_the_records(measured: Path) -> None:
     found = records.load(measured)
     table = dict(values(found))
@@ -134,7 +144,7 @@ def test_values_are_those_of_the_records(measured: Path) -> None:
     relative = table["decode_relative", *at]
     timed = [r for r in found if r.about == "speed" and r.method in ("original", "alloc-moe")]
     pairs = [[r.samples["decode_s"] for r in timed if r.setup["session"] == s.setup["session"]] for s in timed[::2]]
-    expected = [50 * (mine[0] / base[0] + mine[1] / base[1]) for base, mine in pairs]
+    expected = [100 * math.sqrt(mine[0] / base[0] * mine[1] / base[1]) for base, mine in pairs]
     assert relative == {"samples": pytest.approx(expected), "number": 1}, "of two rounds the median is the mean"
     assert table["prefill_relative", "mini-olmoe", "original", 1.0, "transformers"]["samples"] == [100, 100]
     speed = {"prefill_ms", "decode_ms", "prefill_relative", "decode_relative", "distinct_experts"}
@@ -145,9 +155,10 @@ def dies(*_: Any) -> None:
     os._exit(3)
 
 
+@pytest.mark.whole
 def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "head.jsonl"
-    monkeypatch.setattr(suites, "start", dies)
+    monkeypatch.setattr(running, "start", dies)
     with pytest.raises(AllocMoEError, match=r"process of transformers with mini-olmoe died"):
         run(replace(TINY, starts=1, methods=("uniform",)), path, progress=False)
     *whole, failed = records.load(path)
@@ -157,11 +168,14 @@ def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monke
     assert failed.environment.get("commit") == records.commit()
 
 
-def test_killed_at_any_moment_it_resumes(tmp_path: Path) -> None:
-    """Three times; ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
-    kills = int(os.environ.get("ALLOCMOE_KILLS", "3"))
-    waits = [0.5, 4.0, 6.0] if kills == 3 else [random.Random(kill).uniform(0, 12) for kill in range(kills)]
-    starts = 2 + kills // 5  # there is work left for the last of them
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(int(os.environ.get("ALLOCMOE_KILLS", "3")), marks=pytest.mark.slow, id="more")]
+)
+def test_killed_at_any_moment_it_resumes(kills: int, tmp_path: Path) -> None:
+    """Once; three times in `make test-all`, where ALLOCMOE_KILLS=50 makes it fifty, each at a random moment."""
+    waits = {1: [6.0], 3: [0.5, 4.0, 6.0]}.get(kills) or [random.Random(kill).uniform(0, 12) for kill in range(kills)]
+    starts = (1 if kills == 1 else 2) + kills // 5  # there is work left for the last of them
     path, settings = tmp_path / "head.jsonl", tmp_path / "suite.json"
     settings.write_text(json.dumps({
         "models": ["mini-olmoe"], "timed": [["transformers", "mini-olmoe"]], "methods": ["uniform"], "windows": 2,
@@ -190,10 +204,11 @@ def test_the_suites_are_sound() -> None:
     assert paper.protocol == Protocol(8, 32, 128, 5, 10), "the paper's"
     assert (paper.device, len(paper.models), len(paper.timed)) == ("cuda", 3, 6)
     assert paper.shares is None, "each model's own"
-    assert suites.shares(paper) == [0.875, 0.8333, 0.75, 0.6667, 0.625, 0.5, 0.3333], "of 128, 96 and 156"
-    assert suites.shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
+    assert shares(paper) == [0.875, 0.8333, 0.75, 0.6667, 0.625, 0.5, 0.3333], "of 128, 96 and 156"
+    assert shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
 
 
+@pytest.mark.whole
 def test_without_shares_it_measures_the_papers_budgets(tmp_path: Path) -> None:
     tiny = replace(TINY, models=("mini-deepseek",), timed=(), methods=("uniform",), shares=None, starts=0)
     found = run(tiny, tmp_path / "head.jsonl", progress=False)

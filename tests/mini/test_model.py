@@ -11,7 +11,8 @@ import torch
 from allocmoe import methods, mini
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
-from allocmoe.evaluate.tasks import TaskSuite, scores
+from allocmoe.evaluate.tasks.results import scores
+from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.evaluate.text import windows
 from allocmoe.mini.configs import CONFIGS
 from allocmoe.mini.items import TASKS

@@ -158,7 +158,7 @@ def test_a_detectable_loss_of_accuracy_is_reported_nine_times_in_ten(flips):
     rng, n = np.random.default_rng(4), 2000
     old = np.ones(n, dtype=int)
     shift = stats.accuracy_loss(old, old)
-    shift = stats.Shift(0, 0, 0, 1, math.sqrt(flips / n), shift.critical, math.inf, n, discrete=True)
+    shift = stats.Shift(0, 0, 0, 1, math.sqrt(flips / n), shift.critical, math.inf, n, 1 / n)
     worse = shift.detectable(0.001)
     reported = 0
     for _ in range(400):

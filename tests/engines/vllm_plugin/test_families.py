@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from transformers import AutoModelForCausalLM, Glm4MoeConfig, MixtralConfig, Pre
 from allocmoe.methods import allocate
 from tests.engines.vllm_plugin import oracle
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 
 
 def config(family: str) -> PretrainedConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +17,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 from tests.engines.loops import plan
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 EXPERTS, HIDDEN, WIDTH, TOP = 6, 32, 32, 4
 FLOAT, BFLOAT = ("vec", torch.float32), ("amx", torch.bfloat16)
 TILES = torch.cpu._is_amx_tile_supported()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 MODEL = resolve("mini-olmoe")
 ITEMS = 12
 
@@ -57,7 +56,7 @@ def test_it_is_lm_evals_own_backend(served: tuple[Any, Any]) -> None:
 
 
 def test_tasks_come_out_as_in_transformers_under_switched_plans(served: tuple[Any, Any], hf: HFEngine) -> None:
-    from allocmoe.evaluate.tasks import TaskSuite
+    from allocmoe.evaluate.tasks.suite import TaskSuite
 
     engine, lm = served
     here, there = TaskSuite(engine, lm=lm), TaskSuite(hf)

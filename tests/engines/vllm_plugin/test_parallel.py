@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from allocmoe.methods import allocate
 from allocmoe.spec import MoESpec, fingerprint
 from tests.engines.vllm_plugin import oracle
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 

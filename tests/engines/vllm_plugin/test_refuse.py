@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -22,9 +21,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 MODEL = mini.resolve("mini-olmoe")
 Configured = Callable[..., Any]
 

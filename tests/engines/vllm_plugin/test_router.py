@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -30,9 +29,7 @@ from tests.engines.loops import (
     plans,
 )
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 DROPPED = -1
 
 

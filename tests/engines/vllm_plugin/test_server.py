@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,14 +19,24 @@ from typing import Any
 
 import pytest
 
+from allocmoe.engines import vllm as guide
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 MODEL = resolve("mini-olmoe")
 PROMPT = "Tom was hungry. They went to the school. Tom wanted to"
+FLAGS = ("--served-model-name", "mini", "--no-enable-prefix-caching")
+SAME = ("--dtype", "float32", "--max-model-len", "512")  # else what it computes could not be compared
+
+
+def printed(words: str) -> str:
+    """The guide's shell lines with these words in them, as they are."""
+    page = Path(guide.__path__[0], "README.md").read_text("utf-8")
+    (found,) = (block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if words in block)
+    return found.rstrip()
 
 
 def plan(method: str, budget: int) -> Plan:
@@ -33,8 +44,10 @@ def plan(method: str, budget: int) -> Plan:
 
 
 @contextmanager
-def serving(log: Path, *options: str, command: tuple[str, ...] = (), **environment: str) -> Iterator[Any]:
-    """An openai client of a server that stops afterwards; its output is in `log`."""
+def serving(
+    log: Path, *options: str, command: tuple[str, ...] = (), flags: bool = True, **environment: str
+) -> Iterator[Any]:
+    """An openai client of a server that stops afterwards; its output is in `log`, in whose folder it runs."""
     import openai
 
     with socket.socket() as probe:
@@ -42,12 +55,12 @@ def serving(log: Path, *options: str, command: tuple[str, ...] = (), **environme
         port = probe.getsockname()[1]
     start = command or (str(Path(sys.executable).with_name("vllm")), "serve", str(MODEL))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
-    settings = {**inherited, "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", **environment}
+    memory = {"VLLM_CPU_KVCACHE_SPACE": "1"} if flags else {}
+    settings = {**inherited, "OMP_NUM_THREADS": "1", **memory, **environment}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*start, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--served-model-name", "mini",
-             "--max-model-len", "512", "--no-enable-prefix-caching", *options],
-            env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            [*start, "--host", "127.0.0.1", "--port", str(port), *SAME, *(FLAGS if flags else ()), *options],
+            env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent,
         )  # fmt: skip
     try:
         for _ in range(600):
@@ -87,12 +100,12 @@ def in_process() -> Iterator[Any]:
     engine.close()
 
 
-def direct(engine: Any, wanted: Plan | None) -> tuple[str, list[float], list[float]]:
+def direct(engine: Any, wanted: Plan | None, prompt: str = PROMPT) -> tuple[str, list[float], list[float]]:
     from vllm import SamplingParams
 
     sampling = SamplingParams(temperature=0.0, max_tokens=12, logprobs=1, prompt_logprobs=0)
     with engine.using(wanted):
-        (output,) = engine.llm.generate([PROMPT], sampling, use_tqdm=False)
+        (output,) = engine.llm.generate([prompt], sampling, use_tqdm=False)
     done = output.outputs[0]
     given = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
     chosen = zip(done.token_ids, done.logprobs, strict=True)
@@ -127,8 +140,9 @@ def test_a_server_with_a_plan_answers_as_the_engine_does(in_process: Any, tmp_pa
     assert reported["tokens"][0] > len(found[2])
 
 
+@pytest.mark.slow
 def test_a_server_without_a_plan_is_stock_vllm(in_process: Any, tmp_path: Path) -> None:
-    """To the last bit; and the variable ALLOCMOE_PLAN is another way to one with a plan."""
+    """To the last bit."""
     with serving(tmp_path / "with", "--enforce-eager") as client:
         found = asked(client)
     module = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL))
@@ -139,6 +153,24 @@ def test_a_server_without_a_plan_is_stock_vllm(in_process: Any, tmp_path: Path) 
     same(found, direct(in_process, None))
 
 
+def test_the_guides_server_answers_the_guides_request(in_process: Any, tmp_path: Path) -> None:
+    """Its lines as printed, on a machine that does something else too; compiled, as vLLM is by default."""
+    wanted = plan("uniform", 80)
+    wanted.save(tmp_path / "plan.json")
+    lines = ("sh", "-ec", f'{printed("vllm serve")} "$@"', "sh")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    request = shlex.split(printed("/v1/completions"))
+    question = json.loads(request[request.index("-d") + 1])
+    with serving(tmp_path / "log", command=lines, flags=False, MODEL=str(MODEL), PATH=path,
+                 VLLM_CACHE_ROOT=str(tmp_path / "cache")) as client:  # fmt: skip
+        found = asked(client)
+        answer = client.completions.create(**question)
+    same(found, direct(in_process, wanted))
+    assert answer.choices[0].text == direct(in_process, wanted, question["prompt"])[0]
+    assert "allocmoe: uniform at 80 of 128" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
 def test_a_compiled_server_takes_its_plan_from_the_environment(in_process: Any, tmp_path: Path) -> None:
     wanted = plan("uniform", 80)
     wanted.save(tmp_path / "plan.json")
@@ -152,10 +184,10 @@ def test_a_compiled_server_takes_its_plan_from_the_environment(in_process: Any, 
 def test_a_plan_for_another_model_stops_the_server(tmp_path: Path) -> None:
     document = plan("uniform", 64).to_dict() | {"fingerprint": "another"}
     (tmp_path / "plan.json").write_text(json.dumps(document))
-    config = json.dumps({"allocmoe": {"plan": str(tmp_path / "plan.json")}})
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ALLOCMOE_PLAN": str(tmp_path / "plan.json")}
     done = subprocess.run(
-        [Path(sys.executable).with_name("vllm"), "serve", MODEL, "--additional-config", config],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [Path(sys.executable).with_name("vllm"), "serve", MODEL],
+        capture_output=True, text=True, timeout=300, env=variables,
     )  # fmt: skip
     assert done.returncode != 0
     assert "this plan is for another model: its weights another" in done.stdout + done.stderr

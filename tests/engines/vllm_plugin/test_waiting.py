@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +18,7 @@ from tests.engines.loops import (
     plan,
 )
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 # Meta tensors have a shape and no values: whatever needs a value on the host, or to know a shape, fails.
 # They stand for a GPU's, which a CPU build of torch cannot even pretend to have.
 META = torch.device("meta")

@@ -14,7 +14,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 from allocmoe.report.index import NAME, index, write
 
-REPORTS = Path(__file__).parents[1] / "reports"
+REPORTS = Path(__file__).parents[2] / "reports"
 COMMIT = {"hash": "0123456789abcdef" + "0" * 24, "date": "2026-02-03T04:05:06+00:00", "dirty": False}
 
 

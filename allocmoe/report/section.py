@@ -1,0 +1,38 @@
+"""Section: a heading, the figures under it, and the caption that each of them gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from allocmoe.report.results import Results
+
+
+@dataclass(frozen=True)
+class Block:
+    """A figure of a section (or words alone, without one), with the facts that its caption tells."""
+
+    title: str
+    figure: Figure | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page.
+
+    Attributes:
+        key: its name, the anchor it is linked by.
+        heading: plain text.
+        blocks: what it shows of the results; none, and the page leaves the section out.
+        caption: of each block, a Jinja template that sees the block's facts as `f`.
+    """
+
+    key: str
+    heading: str
+    blocks: Callable[[Results], Iterable[Block]]
+    caption: str

@@ -1,0 +1,86 @@
+"""Speed against quality: only honest pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from allocmoe.records import Record
+from allocmoe.report import page
+from allocmoe.report.results import results
+from allocmoe.report.sections import plane
+from tests.report.made import Tags, drawn, elsewhere, onto, plans, quality, said, speed
+
+FEW = plans("uniform", "alloc-moe")
+QUALITY = [quality(*p) for p in FEW]
+
+
+def paired(timed: list[Record]) -> list[tuple]:
+    found = results([*QUALITY, *timed])
+    return [pair for s in found.speed for pair in plane.pairs(found.quality[0], s)]
+
+
+def test_a_plan_timed_on_the_model_itself_is_one_point():
+    pairs = paired([speed(*p) for p in FEW])
+    assert len(pairs) == len(FEW)
+    for q, s in pairs:
+        assert (q.method, q.budget) == (s.method, s.budget)
+        assert s.metrics == speed(q.method, q.budget).metrics
+        assert q.perplexity == quality(q.method, q.budget).metrics["perplexity"]
+
+
+def test_a_transplanted_plan_is_one_point_and_the_original_too():
+    pairs = paired([onto(speed(*p)) for p in FEW])
+    assert {(q.method, q.budget) for q, _ in pairs} == set(FEW)
+
+
+@pytest.mark.parametrize("dishonest", [
+    elsewhere,
+    lambda r: replace(r, plan="another"),
+    lambda r: replace(r, plan=None),
+    lambda r: replace(onto(r), details=r.details),
+    lambda r: replace(onto(r), details=onto(r).details | {"layers": [1.0] * 4}),
+    lambda r: replace(onto(r), details=onto(r).details | {"original_budget": 32}),
+    lambda r: onto(replace(r, plan="another")),
+    lambda r: onto(replace(r, fingerprint="0" * 16)),
+])  # fmt: skip
+def test_another_plan_shape_or_model_is_no_point(dishonest):
+    assert paired([dishonest(speed(*p)) for p in FEW]) == []
+
+
+def test_records_without_a_plan_do_not_pair():
+    found = results([replace(r, plan=None) for r in [*QUALITY, *(speed(*p) for p in FEW)]])
+    assert plane.pairs(found.quality[0], found.speed[0]) == []
+
+
+def test_points_stand_at_their_speedup_and_perplexity():
+    blocks = list(plane.blocks(results([*QUALITY, *(speed(*p) for p in FEW)])))
+    assert [b.title.split(":")[0] for b in blocks] == ["Decode", "Prefill"]
+    found = results([*QUALITY, *(speed(*p) for p in FEW)])
+    mine = [p for p in plane.pairs(found.quality[0], found.speed[0]) if p[0].method == "alloc-moe"]
+    (trace,) = [t for t in blocks[0].figure.data if t.name == "Alloc-MoE" and t.showlegend]
+    assert list(trace.x) == [s.decode.estimate for _, s in mine]
+    assert list(trace.y) == [q.perplexity for q, _ in mine]
+
+
+def test_the_caption_says_which_of_the_two_it_is():
+    own = said(page.render([*QUALITY, *(speed(*p) for p in FEW)], "Own"), "plane")
+    assert "both measured on the model itself" in own
+    assert "transplanted" not in own
+    wide = said(page.render([*QUALITY, *(onto(speed(*p)) for p in FEW)], "Wide"), "plane")
+    assert "its speed on olmoe-wide (random weights) · transformers, onto which the plans of mini-olmoe were" in wide
+    assert "the model itself" not in wide
+
+
+def test_without_an_honest_pair_there_are_words_and_no_plane():
+    for timed, words in (
+        ([elsewhere(speed(*p)) for p in FEW], "was measured on another shape"),
+        ([replace(speed(*p), plan="another") for p in FEW], "Fewer than two of the plans"),
+    ):
+        text = page.render([*QUALITY, *timed], "Apart")
+        section = text.split('<section id="plane">')[1].split("</section>")[0]
+        assert words in said(text, "plane")
+        assert not [a for _, a in Tags(section).tags if "data-figure" in a]
+        assert not [t for t in drawn(text) if t.get("name") == "Pareto front"]
+    assert "plane" not in Tags(page.render(QUALITY, "No speed")).ids
