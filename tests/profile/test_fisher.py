@@ -15,8 +15,10 @@ from allocmoe.profile.quantities import fisher as quantity
 from allocmoe.profile.quantities.fisher import fisher
 from tests.conftest import tiny
 
-WINDOW = torch.randint(1, 96, (1, 4), generator=torch.Generator().manual_seed(8))
-STEP = 1e-4  # norms and routers of a float64 model work in float32: smaller ones drown
+WINDOW = torch.randint(1, 96, (1, 4), generator=torch.Generator().manual_seed(11))
+STEP = (
+    1e-3  # norms and routers of a float64 model work in float32, where smaller ones drown; no route ties so near here
+)
 
 
 @torch.inference_mode()
@@ -42,11 +44,11 @@ def test_it_is_the_mean_squared_slope(engine: HFEngine, monkeypatch: pytest.Monk
     monkeypatch.setattr("allocmoe.engines.hf.HEAD_BYTES", {"cpu": 2 * 4 * 96})  # two rows of logits a piece
     found = fisher(engine, Windows(WINDOW, "random"), 1)
     expected = [float(slopes(engine, layer, WINDOW).square().mean()) for layer in range(engine.spec.layers)]
-    np.testing.assert_allclose(found, expected, rtol=5e-3)
+    np.testing.assert_allclose(found, expected, rtol=3e-3)
 
 
 def test_batches_only_cut_the_text_and_the_mean_is_over_windows(engine: HFEngine) -> None:
-    ids = torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(11))
     whole = fisher(engine, Windows(ids, "random"), 5)
     np.testing.assert_allclose(fisher(engine, Windows(ids, "random"), 2), whole, rtol=1e-6)
     each = [fisher(engine, Windows(row[None], "random"), 1) for row in ids]
