@@ -110,7 +110,7 @@ def _kept(
 ) -> np.ndarray:
     """What layers keep while all obey a threshold: [G, L].
 
-    A row of a batch is a window under one threshold, so that windows of several thresholds go through together.
+    A row of a batch is a window under one threshold: windows of several go through together.
     """
     spec, (count, length) = engine.spec, text.ids.shape
     device = engine.model.device

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from allocmoe.evaluate.text import Windows
 
-from allocmoe.data.text import Windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.profile import algorithm1
 from allocmoe.profile.quantities import fisher as quantity
 from allocmoe.profile.quantities.fisher import fisher
 from tests.conftest import tiny
 
-WINDOW = torch.randint(1, 96, (1, 4), generator=torch.Generator().manual_seed(8))
-STEP = 1e-3  # norms and routers of a float64 model work in float32: smaller ones drown
+WINDOW = torch.randint(1, 96, (1, 4), generator=torch.Generator().manual_seed(11))
+STEP = (
+    1e-3  # norms and routers of a float64 model work in float32, where smaller ones drown; no route ties so near here
+)
 
 
 @torch.inference_mode()
@@ -46,7 +48,7 @@ def test_it_is_the_mean_squared_slope(engine: HFEngine, monkeypatch: pytest.Monk
 
 
 def test_batches_only_cut_the_text_and_the_mean_is_over_windows(engine: HFEngine) -> None:
-    ids = torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(11))
     whole = fisher(engine, Windows(ids, "random"), 5)
     np.testing.assert_allclose(fisher(engine, Windows(ids, "random"), 2), whole, rtol=1e-6)
     each = [fisher(engine, Windows(row[None], "random"), 1) for row in ids]
@@ -60,10 +62,9 @@ def test_it_leaves_the_model_as_it_was_whatever_happens(monkeypatch: pytest.Monk
     before = [(p.requires_grad, p.clone()) for p in engine.model.parameters()]
     with torch.inference_mode():  # a caller's mode does not matter
         assert all(h > 0 for h in fisher(engine, text, 1))
-    with monkeypatch.context() as patched:
-        patched.setattr(quantity, "_at_the_end", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fisher(engine, text, 1)
+    monkeypatch.setattr(quantity, "_at_the_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fisher(engine, text, 1)
     for parameter, (wanted, value) in zip(engine.model.parameters(), before, strict=True):
         assert parameter.requires_grad is wanted
         assert parameter.grad is None
