@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from allocmoe.evaluate.text import Windows
+from allocmoe.data.text import Windows
 
 from allocmoe.engines.hf import HFEngine
 from allocmoe.profile import algorithm1
