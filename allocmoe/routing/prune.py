@@ -89,4 +89,5 @@ RULE = TokenRule(
     whole=False,
     ragged=False,
     logits=True,
+    alone=True,
 )

@@ -132,6 +132,8 @@ class TokenRule:
         ragged: tokens of one pass may keep different numbers of candidates.
         logits: whether `select` reads the router's logits.
         untouched: with k = K the candidates stay as the router gave them.
+        alone: each token is decided by itself, so that it does not matter which others share its pass.
+        many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
         absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
     """
 
@@ -148,6 +150,8 @@ class TokenRule:
     ragged: bool = True
     logits: bool = False
     untouched: bool = False
+    alone: bool = False
+    many: bool = False
     absolute: bool = False
 
     def check(self, parameters: Mapping[str, Any], layers: int, top_k: int, experts: int) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from allocmoe import records
 from allocmoe.data.text import Windows, windows
-from allocmoe.engines import hf as module
+from allocmoe.engines import head as module
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.quality import evaluate
