@@ -148,9 +148,7 @@ def test_the_distance_is_told_by_position_and_kind() -> None:
     assert told["flips"] == pytest.approx([flips[:, p].mean() for p in parts])
     assert len(Distance(torch.zeros(2, 3), torch.zeros(2, 3)).by_position()["kl"]) == 3
     kinds = rng.integers(0, 2, (4, 22))
-    by_kind = found.by_kind(
-        {"a": torch.tensor(kinds == 0), "b": torch.tensor(kinds == 1), "c": torch.tensor(kinds > 1)}
-    )
+    by_kind = found.by_kind({name: torch.tensor(kinds == number) for number, name in enumerate("abc")})
     assert set(by_kind) == {"a", "b"}
     for number, name in enumerate("ab"):
         mine = kinds[:, 1:] == number
@@ -196,7 +194,7 @@ def test_passes_that_are_unknown_or_cannot_be_had_are_refused(
     engine: HFEngine, text: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, path = planned(engine, "uniform"), tmp_path / "records.jsonl"
-    with pytest.raises(AllocMoEError, match="unknown passes .*: expected prefill or decode"):
+    with pytest.raises(AllocMoEError, match=r"unknown passes .*: expected prefill or decode"):
         evaluate(engine, [plan], text, path, passes="both", progress=False)
     monkeypatch.setattr(HFEngine, "full_logits", False)
     with pytest.raises(AllocMoEError, match="use the transformers engine"):
