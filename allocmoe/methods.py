@@ -94,11 +94,11 @@ METHODS = {
         "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
         "AdapMoE",
         caveat="AdapMoE meets the budget on the calibration text only; it is a re-implementation of its gating alone, "
-        "extended from top-2 to top-K (its own code is an off-loading system for Mixtral).",
+        "extended to top-K.",
     ),
     "xmoe": Method(
         "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
-        caveat="XMoE meets the budget on the calibration text only; it is the rule without its training.",
+        caveat="XMoE meets the budget on the calibration text only; it is a re-implementation of its threshold alone.",
     ),
     "yang": Method(
         "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
