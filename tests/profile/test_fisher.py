@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from allocmoe.data.text import Windows
 
+from allocmoe.data.text import Windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.profile import algorithm1
 from allocmoe.profile.quantities import fisher as quantity
