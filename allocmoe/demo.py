@@ -17,7 +17,7 @@ from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.measure import protocol as speed
 from allocmoe.measure import shapes
 from allocmoe.measure.wide import WIDE, shape_of, transplanted
-from allocmoe.methods import METHODS, sweep
+from allocmoe.methods import METHODS, needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import as_record, kept
 
@@ -51,7 +51,10 @@ def demo(
     engine = HFEngine.load(mini.resolve(model))
     path = out / "records.jsonl"
     calibration = windows(engine.tokenizer, "mini-train", size.calibration, WINDOW)
-    sensitivity = kept(engine, calibration, BATCH, out / "profile.json", seed=seed, progress=progress)
+    wanted = needs(list(METHODS))
+    sensitivity = kept(
+        engine, calibration, BATCH, out / "profile.json", quantities=wanted, seed=seed, progress=progress
+    )  # fmt: skip
     budgets = engine.spec.budgets()
     plans = sweep(engine, sensitivity, list(METHODS), budgets, seed=seed)
     for plan in plans:
