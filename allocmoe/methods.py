@@ -56,6 +56,11 @@ class Method:
         return {name: value for rule in self.rules for name, value in rule.options.items()} | dict(self.options)
 
 
+REFILLED = (
+    "B counts the pairs of the base, which decide the distinct experts; more pairs are kept; "
+    "depends on what else is in the batch"
+)
+
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -81,6 +86,21 @@ METHODS = {
     "alloc-moe": Method(
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat="depends on what else is in the batch and, in prefill, on later tokens",
+    ),
+    "oea": Method(
+        "uniform", "refill", "OEA: uniform top-k opens experts, tokens use the best of them", "OEA", caveat=REFILLED
+    ),
+    "xshare": Method(
+        "uniform", "cap", "XShare: the batch may touch so many experts (re-implementation)", "XShare",
+        caveat="B is the uniform top-k whose expected number of distinct experts is the cap: more pairs are kept; "
+        "depends on what else is in the batch",
+    ),
+    "alloc-l-refill": Method(
+        "alloc_l", "refill", "Alloc-L opens experts, tokens use the best of them", "Alloc-L + refill", caveat=REFILLED
+    ),
+    "alloc-moe-refill": Method(
+        "alloc_l", "alloc_t_refill", "Alloc-MoE opens experts, tokens use the best of them", "Alloc-MoE + refill",
+        caveat=REFILLED,
     ),
 }  # fmt: skip
 """In the order of every table."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
+from allocmoe.routing import Scoring
 from allocmoe.spec import MoESpec, fingerprint, model_name
 
 HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
@@ -89,7 +91,10 @@ class HFEngine:
         plan.check_model(self.spec, self.fingerprint)
         if self.spec.family in FIXED_K:
             raise AllocMoEError(f"transformers' {self.spec.family} layer takes top-k as fixed: no plan can change it")
-        self._rules = [PlannedLayer.of(plan, layer, spec=self.spec) for layer in range(self.spec.layers)]
+        self._rules = [
+            PlannedLayer.of(plan, layer, scoring=partial(scoring_of, router, self.spec))
+            for layer, router in enumerate(self.routers)
+        ]
         self.plan = plan
 
     def revert(self) -> None:
@@ -197,6 +202,20 @@ class HFEngine:
             return output
 
         return hook
+
+
+def scoring_of(router: Any, spec: MoESpec) -> Scoring:
+    """How a router of transformers scores: what its module holds, and its spec where it is always so."""
+    by_method = hasattr(router, "topk_method")  # DeepSeek-V2's: it never renormalises, and groups if told to
+    grouped = router.topk_method != "greedy" if by_method else hasattr(router, "num_group")
+    return Scoring(
+        spec.scoring,
+        renormalise=not by_method and bool(getattr(router, "norm_topk_prob", spec.renormalise)),
+        scale=float(getattr(router, "routed_scaling_factor", 1.0)),
+        groups=int(router.num_group) if grouped else 1,
+        open_groups=int(router.topk_group) if grouped else 1,
+        bias=getattr(router, "e_score_correction_bias", None),
+    )
 
 
 def window_nll(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:

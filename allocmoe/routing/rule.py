@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.routing.scores import PLAIN, Scoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,15 +32,14 @@ class Candidates:
         ids: [T, K] their experts.
         valid: bool [T], False for padding; None if there is none.
         logits: [T, N] of the router, for rules with `logits`; else None.
-        scoring, renormalise: how the model makes combine weights of logits, see `MoESpec`.
+        scoring: how the model makes scores and combine weights of them.
     """
 
     weights: Tensor
     ids: Tensor
     valid: Tensor | None = None
     logits: Tensor | None = None
-    scoring: str = "softmax"
-    renormalise: bool = False
+    scoring: Scoring = PLAIN
 
 
 class Selection(NamedTuple):
