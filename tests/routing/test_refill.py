@@ -181,7 +181,7 @@ def test_no_row_and_no_token(rule: str) -> None:
 
 
 def biased(logits: Tensor, bias: list[float], groups: int, open_groups: int) -> tuple[Scores, Scores]:
-    """DeepSeek-V3's scores by hand: chosen by sigmoid + bias in the open groups, weighed by sigmoid, to sum 1, x 2.5."""
+    """DeepSeek-V3's scores by hand: sigmoid + bias in the open groups to choose, sigmoid to weigh, summed to 2.5."""
     order, mass, size = {}, {}, EXPERTS // groups
     for t, row in enumerate(logits.double().tolist()):
         score = [1 / (1 + math.exp(-v)) for v in row]
@@ -196,7 +196,7 @@ def biased(logits: Tensor, bias: list[float], groups: int, open_groups: int) -> 
 
 
 @pytest.mark.parametrize("rule", LOGIT_RULES)
-@pytest.mark.parametrize("pairs", [2, TOP])
+@pytest.mark.parametrize("pairs", [3, TOP])
 def test_biased_sigmoids_in_groups(rule: str, pairs: int) -> None:
     """The order is not that of the weights, and experts outside a token's groups are not used."""
     logits, _, _ = some(9, seed=3)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, Pr
 from allocmoe.engines.hf import HFEngine, Rule
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
+from allocmoe.routing import Numbers
 
 FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
 NARROW: dict[str, Any] = {
@@ -58,19 +59,53 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def margin(rule: PlannedLayer, weights: Tensor) -> float:
-    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
-    scores = weights.sort(dim=-1, descending=True).values
-    if rule.rule.name == "top_p":
-        return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "naee":
-        return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "top_k":
-        k = int(rule.numbers["k"])
-        return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+def _top_k(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    k = int(n["k"])
+    return 1.0 if k == scores.shape[1] else float((scores[:, k - 1] / scores[:, k] - 1).min())
+
+
+def _alloc_t(n: Numbers, scores: Tensor, full: Tensor) -> float:
     pool = scores[:, 1:].flatten().sort(descending=True).values
-    kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
+    kept = int(n["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
+
+
+def _all_ranks(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    """Within the opened experts any two neighbours in a token's order may be the last in and the first out."""
+    ranked = full.sort(dim=-1, descending=True).values
+    return float((ranked[:, :-1] / ranked[:, 1:] - 1).min())
+
+
+def _refill(base: Any) -> Any:
+    def near(n: Numbers, scores: Tensor, full: Tensor) -> float:
+        alone = len(scores) > n["refill_tokens"]
+        return min(base(n, scores, full), 1.0 if alone else _all_ranks(n, scores, full))
+
+    return near
+
+
+def _cap(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    if len(scores) > n["refill_tokens"]:
+        return _top_k(n, scores, full)
+    sums = full.sum(0).sort(descending=True).values
+    return min(_all_ranks(n, scores, full), float((sums[:-1] / sums[1:] - 1).min()))
+
+
+MARGINS = {
+    "top_k": _top_k,
+    "alloc_t": _alloc_t,
+    "top_p": lambda n, scores, full: float((scores.cumsum(-1) / n["threshold"] - 1).abs().min()),
+    "naee": lambda n, scores, full: float((scores / scores[:, :1] / n["threshold"] - 1).abs().min()),
+    "refill": _refill(_top_k),
+    "alloc_t_refill": _refill(_alloc_t),
+    "cap": _cap,
+}
+
+
+def margin(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
+    """How near a rule's decisions over candidates [T, K] and logits [T, N] are to a tie, relative."""
+    full = logits.float().softmax(-1)
+    return MARGINS[rule.rule.name](rule.numbers, weights.sort(dim=-1, descending=True).values, full)
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
@@ -88,7 +123,7 @@ def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
                 continue
             rows = (passes == number).nonzero().squeeze(1)
             some, chosen = rule(weights[rows], index[rows], None, logits[rows])
-            margins.append(margin(rule, weights[rows]))
+            margins.append(margin(rule, weights[rows], logits[rows]))
             kept[rows, : some.shape[1]], ids[rows, : some.shape[1]] = some, chosen
         return kept, ids
 

@@ -126,7 +126,7 @@ def test_the_top_k_is_the_routers_own(name: str, dtype: torch.dtype) -> None:
     clear = edge[:, TOP - 1] > edge[:, TOP] + 1e-6  # bf16 logits tie, and then the order is the router's
     assert clear.sum() > 100
     assert torch.equal(best.indices.sort(-1).values[clear], ids.sort(-1).values[clear])
-    torch.testing.assert_close(mass.gather(-1, ids), weights, rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    torch.testing.assert_close(mass.gather(-1, ids), weights, rtol=0.05 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 
 def test_the_grouped_router_of_cuda() -> None:
@@ -172,7 +172,7 @@ def test_the_kernel_is_given_the_kept_pairs(tokens: int, prefix: bool) -> None:
     """Also where they are not the first of their row, and a full batch goes to the kernel as it is."""
     from allocmoe.engines.vllm.kernels import one_pair_a_row
 
-    made = fixed(plan("refill", parameters={"pairs": TOP}))
+    made = fixed(plan("refill", parameters={"pairs": 3}))
     made = replace(made, rule=replace(made.rule, prefix=prefix))
     experts = torch.randn(EXPERTS, 8, generator=torch.Generator().manual_seed(1))
     seen: list[int] = []
