@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from allocmoe.engines.hf import HFEngine, Rule
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
 from allocmoe.routing import Numbers
+from allocmoe.routing.alloc_t import alloc_t
+from allocmoe.routing.top_k import top_k
 
 FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
 NARROW: dict[str, Any] = {
@@ -70,16 +73,19 @@ def _alloc_t(n: Numbers, scores: Tensor, full: Tensor) -> float:
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
 
 
-def _all_ranks(n: Numbers, scores: Tensor, full: Tensor) -> float:
-    """Within the opened experts any two neighbours in a token's order may be the last in and the first out."""
-    ranked = full.sort(dim=-1, descending=True).values
-    return float((ranked[:, :-1] / ranked[:, 1:] - 1).min())
+def _last_in(n: Numbers, full: Tensor, opened: Tensor) -> float:
+    """Of every token's last pair and the first that it leaves, among the opened experts [N]."""
+    ranked, most = full[:, opened].sort(dim=-1, descending=True).values, int(n["pairs"])
+    return 1.0 if ranked.shape[1] <= most else float((ranked[:, most - 1] / ranked[:, most] - 1).min())
 
 
-def _refill(base: Any) -> Any:
+def _refill(base: Any, kept: Any) -> Any:
     def near(n: Numbers, scores: Tensor, full: Tensor) -> float:
-        alone = len(scores) > n["refill_tokens"]
-        return min(base(n, scores, full), 1.0 if alone else _all_ranks(n, scores, full))
+        if len(scores) > n["refill_tokens"]:
+            return base(n, scores, full)
+        opened = torch.zeros_like(full, dtype=torch.bool)
+        opened = opened.scatter(1, full.topk(scores.shape[1]).indices, kept(n, scores)).any(0)
+        return min(base(n, scores, full), _last_in(n, full, opened))
 
     return near
 
@@ -87,8 +93,11 @@ def _refill(base: Any) -> Any:
 def _cap(n: Numbers, scores: Tensor, full: Tensor) -> float:
     if len(scores) > n["refill_tokens"]:
         return _top_k(n, scores, full)
-    sums = full.sum(0).sort(descending=True).values
-    return min(_all_ranks(n, scores, full), float((sums[:-1] / sums[1:] - 1).min()))
+    sums = full.sum(0).index_fill(0, full.argmax(1), math.inf)
+    ranked, count = sums.sort(descending=True), int(n["experts"])
+    opened = torch.zeros_like(sums, dtype=torch.bool).index_fill(0, ranked.indices[:count], True) | (sums == math.inf)
+    last = 1.0 if count >= len(sums) else float(ranked.values[count - 1] / ranked.values[count] - 1)
+    return min(1.0 if math.isnan(last) else last, _last_in(n, full, opened))
 
 
 MARGINS = {
@@ -96,8 +105,8 @@ MARGINS = {
     "alloc_t": _alloc_t,
     "top_p": lambda n, scores, full: float((scores.cumsum(-1) / n["threshold"] - 1).abs().min()),
     "naee": lambda n, scores, full: float((scores / scores[:, :1] / n["threshold"] - 1).abs().min()),
-    "refill": _refill(_top_k),
-    "alloc_t_refill": _refill(_alloc_t),
+    "refill": _refill(_top_k, lambda n, scores: top_k(scores, n["k"])),
+    "alloc_t_refill": _refill(_alloc_t, lambda n, scores: alloc_t(scores, n["k"], n["k_base"])),
     "cap": _cap,
 }
 
