@@ -41,8 +41,13 @@ TABLE = {
     "yang": ("yang", "top_k"),
     "seer": ("seer", "prune"),
     "reap": ("reap", "prune"),
+    "oea": ("uniform", "refill"),
+    "xshare": ("uniform", "cap"),
+    "alloc-l-refill": ("alloc_l", "refill"),
+    "alloc-moe-refill": ("alloc_l", "alloc_t_refill"),
 }
-PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe", "adapmoe", "xmoe", "seer", "reap"}
+PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe", "adapmoe", "xmoe", "seer", "reap",
+            "alloc-l-refill", "alloc-moe-refill"}  # fmt: skip
 PRUNING = {"seer", "reap"}  # their budget is a share of experts, in whole experts
 FRACTIONS = {"alloc-t", "adapmoe", "xmoe"} | PRUNING
 
@@ -163,6 +168,22 @@ def test_options_reach_the_plan() -> None:
     assert (plan.parameters["k_base"], plan.reference) == (2, "survivors")
 
 
+def test_refill_and_cap_carry_their_numbers() -> None:
+    """K' is K and small passes have 64 tokens unless said otherwise; the cap is what uniform top-k would touch."""
+    assert make("oea", "olmoe", 64).parameters == {"pairs": 8, "refill_tokens": 64}
+    chosen = make("alloc-moe-refill", "olmoe", 64, pairs=6, refill_tokens=16, k_base=2).parameters
+    assert chosen == {"pairs": 6, "refill_tokens": 16, "k_base": 2}
+    assert make("alloc-moe-refill", "olmoe", 64).layers == make("alloc-moe", "olmoe", 64).layers
+    for batch, k in ((8, 3), (8, 4), (1, 4), (64, 4)):
+        # each of 64 experts is left alone by all tokens with probability (1 - k / 64) ** batch
+        expected = sum(1 - (1 - k / 64) ** batch for _ in range(64))
+        made = make("xshare", "olmoe", 16 * k, batch=batch)
+        assert made.layers == (k,) * 16
+        assert all(abs(c - expected) <= 0.5 for c in made.parameters["experts"])
+    assert make("xshare", "olmoe", 64).parameters["experts"] == (26,) * 16
+    assert make("xshare", "olmoe", 64, batch=1).parameters["experts"] == (4,) * 16
+
+
 @pytest.mark.parametrize("method", sorted(set(METHODS) - PROFILED))
 def test_methods_without_a_profile_need_none(method: str) -> None:
     budget = 128 if method == "original" else 80
@@ -190,6 +211,11 @@ def test_a_missing_or_foreign_profile_is_refused(method: str) -> None:
         ("alloc-l", 80, {"normalize": "softmax"}, "unknown normalisation"),
         ("alloc-t", 80, {"k_base": -1}, "k_base"),
         ("alloc-t", 80, {"reference": "none"}, "unknown reference"),
+        ("oea", 80, {"pairs": 9}, "pairs must be within 1..8"),
+        ("oea", 80, {"pairs": -1}, "pairs must be within 1..8"),
+        ("oea", 80, {"refill_tokens": -1}, "refill_tokens must not be negative"),
+        ("oea", 80, {"refill_tokens": 1.5}, "refill_tokens must be a whole number"),
+        ("xshare", 80, {"batch": 0}, "batch must be at least 1"),
     ],
 )
 def test_an_impossible_request_is_refused(method: str, budget: float, options: dict[str, Any], says: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
+from allocmoe.routing import Scoring
 from allocmoe.spec import MoESpec, fingerprint, model_name
 
 HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
@@ -96,8 +98,12 @@ class HFEngine:
         if transformers' layer of this family cannot work with fewer than K experts."""
         plan.check_model(self.spec, self.fingerprint)
         self.check_routers()
-        places = [next(router.parameters()).device for router in self.routers]
-        self._rules = [PlannedLayer.of(plan, i, spec=self.spec, device=place) for i, place in enumerate(places)]
+        self._rules = [
+            PlannedLayer.of(
+                plan, layer, scoring=partial(scoring_of, router, self.spec), device=next(router.parameters()).device
+            )
+            for layer, router in enumerate(self.routers)
+        ]  # fmt: skip
         self.plan = plan
 
     def check_routers(self) -> None:
@@ -211,6 +217,20 @@ class HFEngine:
             return output
 
         return hook
+
+
+def scoring_of(router: Any, spec: MoESpec) -> Scoring:
+    """How a router of transformers scores: what its module holds, and its spec where it is always so."""
+    by_method = hasattr(router, "topk_method")  # DeepSeek-V2's: it never renormalises, and groups if told to
+    grouped = router.topk_method != "greedy" if by_method else hasattr(router, "num_group")
+    return Scoring(
+        spec.scoring.split()[-1],  # "grouped softmax" is a softmax
+        renormalise=not by_method and bool(getattr(router, "norm_topk_prob", spec.renormalise)),
+        scale=float(getattr(router, "routed_scaling_factor", 1.0)),
+        groups=int(router.num_group) if grouped else 1,
+        open_groups=int(router.topk_group) if grouped else 1,
+        bias=getattr(router, "e_score_correction_bias", None),
+    )
 
 
 def window_nll(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
