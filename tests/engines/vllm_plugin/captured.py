@@ -34,7 +34,7 @@ def on(device: torch.device, plan: Plan) -> PlannedLayer:
 
 def other(made: Plan) -> Plan:
     """A plan of the same kind with other numbers."""
-    k, parameters = OTHERS[made.token_rule]
+    k, parameters = OTHERS.get(made.token_rule, (1.0, made.parameters))
     return replace(made, layers=(k,), parameters=parameters)
 
 
