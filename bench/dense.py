@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from allocmoe import mini, records, stats
 from allocmoe.data.text import windows
-from allocmoe.engines.hf import window_nll
+from allocmoe.engines.head import window_nll
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.tasks.results import scores

@@ -24,6 +24,7 @@ from allocmoe.cli.common import (
     print_json,
 )
 from allocmoe.methods import METHODS, left_out
+from allocmoe.metrics import METRICS
 
 
 def eval(
@@ -34,6 +35,9 @@ def eval(
     windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
+    as_decode: Annotated[
+        bool, typer.Option("--as-decode", help="Route the text as decoding a batch's windows side by side would.")
+    ] = False,
     items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 100,
     task: Annotated[
         list[str] | None,
@@ -49,7 +53,8 @@ def eval(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure the quality of plans (and always of the unchanged model): perplexity, and tasks through lm-eval.
+    """Measure the quality of plans (and always of the unchanged model): perplexity, KL divergence from the unchanged
+    model and the share of changed most likely tokens (not with vLLM), and tasks through lm-eval.
 
     What the records file holds already is not measured again.
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
@@ -73,15 +78,18 @@ def eval(
     held_out = cut(live.tokenizer, text, windows, window)
     suite = TaskSuite(live, task, task_batch, lm, cap=cap) if items else None
     found = evaluate(
-        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed, progress=not as_json
+        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed,
+        passes="decode" if as_decode else "prefill", progress=not as_json,
     )  # fmt: skip
     if as_json:
         rows = [{"method": r.method, "budget": r.budget, "spent": r.spent["per_token"], **r.metrics} for r in found]
         return print_json({"records": str(to), "results": rows})
     groups = [name for name in found[0].metrics if name.startswith("group/")]
-    table = Table("method", "budget", "spent", "perplexity", *[g.removeprefix("group/") for g in groups])
+    apart = {n: column for n, column in (("kl", "KL"), ("flips", "flips")) if all(n in r.metrics for r in found)}
+    named = [*apart.values(), *(g.removeprefix("group/") for g in groups)]
+    table = Table("method", "budget", "spent", "perplexity", *named)
     for r in found:
-        shares = [f"{100 * r.metrics[g]:.1f} %" for g in groups]
+        shares = [METRICS[n].shown(r.metrics[n]) for n in apart] + [f"{100 * r.metrics[g]:.1f} %" for g in groups]
         table.add_row(
             str(r.method), str(r.budget), f"{r.spent['per_token']:.1f}", f"{r.metrics['perplexity']:.3f}", *shares
         )

@@ -71,6 +71,16 @@ class PlannedLayer:
         """Whether tokens of one pass may keep different numbers of experts."""
         return self.rule.ragged or isinstance(self.numbers["k"], Tensor)
 
+    @property
+    def alone(self) -> bool:
+        """Whether every token is decided by itself."""
+        return self.rule.alone
+
+    @property
+    def many(self) -> bool:
+        """Whether several passes can be decided at once: weights and ids [passes, T, K]."""
+        return self.rule.many
+
     def on(self, device: torch.device) -> PlannedLayer:
         """The same with tensors as numbers, to be changed under a captured graph."""
         made = {n: torch.as_tensor(v, dtype=torch.float64).to(device, copy=True) for n, v in self.numbers.items()}

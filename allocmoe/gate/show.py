@@ -47,7 +47,7 @@ def line(row: Row) -> str:
     _, old, new, change, interval, p, _, verdict = cells(row)
     told = f"{old or '-'} -> {new or '-'}"
     if change:
-        told += f", change {_signed(row.change)} {_unit(row)} {interval}".rstrip() + (f", p {p}" if p else "")
+        told += f", change {_signed(row, row.change)} {_unit(row)} {interval}".rstrip() + (f", p {p}" if p else "")
     return f"{row.name}: {verdict or 'not gated'}: {told}" + (f" ({row.reason})" if row.reason else "")
 
 
@@ -69,10 +69,10 @@ def cells(row: Row) -> tuple[str, ...]:
         row.name,
         old,
         new,
-        f"{_signed(row.change)} {_unit(row)}" if shown else "~",
-        f"[{_signed(row.low)}, {_signed(row.high)}]" if sampled else "",
+        f"{_signed(row, row.change)} {_unit(row)}" if shown else "~",
+        f"[{_signed(row, row.low)}, {_signed(row, row.high)}]" if sampled else "",
         ("<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}") if sampled else "",
-        f"{row.detectable:.2f} {_unit(row)}" if sampled else "",
+        f"{row.detectable:.{_digits(row)}f} {_unit(row)}" if sampled else "",
         row.verdict,
     )
 
@@ -87,8 +87,12 @@ def _unit(row: Row) -> str:
     return metrics.get(row.key.metric).unit
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+def _digits(row: Row) -> int:
+    return metrics.get(row.key.metric).digits
+
+
+def _signed(row: Row, value: float) -> str:
+    return f"{value:+.{_digits(row)}f}"
 
 
 def _remarks(gate: Gate) -> list[str]:

@@ -35,7 +35,7 @@ class Row:
 
     Attributes:
         old, new: point estimates, see `pairing.Evidence`.
-        change: above zero if for the worse; percent, for accuracy points.
+        change: above zero if for the worse; in the metric's unit.
         low, high: its one-sided bounds, each at the gate's alpha.
         p, p_holm: one-sided, that nothing got worse; the latter adjusted for all rows of the gate.
         margin: what a worsening may be and still pass, in the unit of `change`.
@@ -94,7 +94,7 @@ def compare(
     Args:
         new: of one commit.
         old: the baseline.
-        margins: metric -> percent (accuracy: points), above zero; others keep their own.
+        margins: metric -> a number of its unit, above zero; others keep their own.
         floors: row name -> limit, see `floors`.
         across_machines: compare quality, never speed, though the machine differs.
         alpha: one-sided, of each bound and, by Holm's method, of all tests together.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.metrics import accuracy, activations, decode, perplexity, prefill
+from allocmoe.metrics import accuracy, activations, decode, flips, kl, perplexity, prefill
 from allocmoe.metrics.metric import MALFORMED, Measured, Measurements, Metric, Tracked
 
 __all__ = [
@@ -20,8 +20,17 @@ __all__ = [
 ]  # fmt: skip
 
 METRICS = {
-    m.name: m for m in (perplexity.METRIC, accuracy.METRIC, activations.METRIC, prefill.METRIC, decode.METRIC)
-}  # fmt: skip
+    m.name: m
+    for m in (
+        perplexity.METRIC,
+        kl.METRIC,
+        flips.METRIC,
+        accuracy.METRIC,
+        activations.METRIC,
+        prefill.METRIC,
+        decode.METRIC,
+    )
+}
 """In the order in which they are shown."""
 
 

@@ -27,15 +27,17 @@ Measurements = Sequence[Measured]
 
 
 class Unit(NamedTuple):
-    """How a change is told: `margin` in the unit -> the shift of `stats`, and back."""
+    """How a change is told: `margin` in the unit -> the shift of `stats`, and back; digits after the point."""
 
     shift: Callable[[float], float]
     change: Callable[[float], float]
+    digits: int = 2
 
 
 UNITS = {
     "%": Unit(lambda margin: log1p(margin / 100), lambda shift: 100 * expm1(min(shift, 700.0))),  # e^700 is a float
     "points": Unit(lambda margin: margin / 100, lambda shift: 100 * shift),
+    "nats": Unit(lambda margin: margin, lambda shift: shift, 4),
 }
 """Shifts are differences of logarithms where changes are in percent, else of the values themselves."""
 
@@ -137,6 +139,11 @@ class Metric:
     def change(self, shift: float) -> float:
         """A shift in `unit`."""
         return UNITS[self.unit].change(shift)
+
+    @property
+    def digits(self) -> int:
+        """Of a change in `unit`, after the point."""
+        return UNITS[self.unit].digits
 
     def told(self, record: Record) -> bool:
         """Whether a record tells this metric, of whatever kind."""

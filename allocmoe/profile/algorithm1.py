@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from allocmoe import documents
 from allocmoe.data.text import Windows
-from allocmoe.engines.hf import HFEngine, window_nll
+from allocmoe.engines.head import window_nll
+from allocmoe.engines.hf import HFEngine
 from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.errors import AllocMoEError
 from allocmoe.routing import token_rule

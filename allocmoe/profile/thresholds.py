@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from allocmoe.data.text import Windows
-from allocmoe.engines.hf import HFEngine, Rule
+from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.passes import Rule
 from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.routing import TokenRule
 

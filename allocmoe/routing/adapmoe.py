@@ -71,4 +71,5 @@ RULE = TokenRule(
     calibrate=_calibrate,
     needs=("fisher", "adapmoe"),
     whole=False,
+    alone=True,
 )

@@ -90,4 +90,5 @@ RULE = TokenRule(
     ragged=False,
     logits=True,
     scorings=("softmax",),
+    alone=True,
 )

@@ -133,6 +133,8 @@ class TokenRule:
         logits: whether `select` reads the router's logits.
         scorings: the routers that it is known for, see `MoESpec.scoring`; empty: all.
         untouched: with k = K the candidates stay as the router gave them.
+        alone: each token is decided by itself, so that it does not matter which others share its pass.
+        many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
         absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
     """
 
@@ -150,6 +152,8 @@ class TokenRule:
     logits: bool = False
     scorings: tuple[str, ...] = ()
     untouched: bool = False
+    alone: bool = False
+    many: bool = False
     absolute: bool = False
 
     def check(self, parameters: Mapping[str, Any], layers: int, top_k: int, experts: int) -> None:

@@ -40,4 +40,5 @@ RULE = TokenRule(
     needs=("xmoe",),
     whole=False,
     absolute=True,
+    alone=True,
 )

@@ -22,9 +22,20 @@ from allocmoe.stats.paired import (
     holm,
     log_ratio,
     mcnemar,
+    mean,
     perplexity_ratio,
 )
-from allocmoe.stats.shift import ALPHA, POWER, Shift, accuracy_loss, perplexity_rise, session_median, slowdown, tango
+from allocmoe.stats.shift import (
+    ALPHA,
+    POWER,
+    Shift,
+    accuracy_loss,
+    mean_rise,
+    perplexity_rise,
+    session_median,
+    slowdown,
+    tango,
+)
 
 __all__ = [
     "ALPHA",
@@ -46,6 +57,8 @@ __all__ = [
     "holm",
     "log_ratio",
     "mcnemar",
+    "mean",
+    "mean_rise",
     "perplexity_ratio",
     "perplexity_rise",
     "session_median",

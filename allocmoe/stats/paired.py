@@ -97,6 +97,24 @@ def perplexity_ratio(
     return Interval(float(ratio(x - y, weights)), float(drawn.low), float(drawn.high))
 
 
+def mean(values: Sequence[float], tokens: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Token-weighted mean over the windows of a text, with its t interval.
+
+    Args:
+        values: [windows], the mean over the tokens of each.
+        tokens: [windows], tokens scored in each.
+        confidence: of the interval, whose standard error is that of a ratio estimator.
+
+    Raises AllocMoEError for series that do not pair up, fewer than two windows, or a window without tokens.
+    """
+    from scipy import stats
+
+    x, _ = _pair(values, tokens, "windows")
+    middle, error = _weighted(x, tokens)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1)) * error
+    return Interval(middle, middle - half, middle + half)
+
+
 def accuracy(correct: Sequence[int], confidence: float = CONFIDENCE) -> Interval:
     """Share of correct items with its Wilson score interval.
 
@@ -144,6 +162,16 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     if not values.size or not ((values >= 0) & (values <= 1)).all():
         raise AllocMoEError("a family of tests needs p-values, each within 0..1")
     return [float(p) for p in multipletests(values, method="holm")[1]]
+
+
+def _weighted(values: np.ndarray, tokens: Sequence[float]) -> tuple[float, float]:
+    """Token-weighted mean of [windows], and its standard error as a ratio estimator."""
+    weights = np.asarray(tokens, dtype=np.float64)
+    if (weights <= 0).any():
+        raise AllocMoEError("every window needs at least one token")
+    n, middle = len(values), float((weights * values).sum() / weights.sum())
+    error = math.sqrt(n / (n - 1) * float(np.sum((weights * (values - middle)) ** 2))) / float(weights.sum())
+    return middle, error
 
 
 def _pair(a: Sequence[float], b: Sequence[float], what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 Three kinds of evidence, each as a `Shift`: the same windows (perplexity), the same items (accuracy),
 and several sessions a side (speed), where one session, that is one start of the engine, is one
-observation. A shift above zero is a worsening. Those of perplexity and of speed are on the log scale.
+observation. A shift above zero is a worsening. Those of perplexity and of speed are on the log scale, that of a mean
+over windows is in its own unit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.stats.paired import _binary, _pair, perplexity_ratio
+from allocmoe.stats.paired import _binary, _pair, _weighted, perplexity_ratio
 
 ALPHA = 0.05
 POWER = 0.9
@@ -99,6 +100,27 @@ def perplexity_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence
     return Shift(
         change, math.log(low), math.log(high), _upper(change, error, n - 1), error, critical, float(n - 1), n
     )  # fmt: skip
+
+
+def mean_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence[float], alpha: float = ALPHA) -> Shift:
+    """How far a mean over the same windows rose, in its own unit, with the bounds and the p-value of a paired t test.
+
+    Args:
+        new, old: [windows], mean over the tokens of each.
+        tokens: [windows], tokens scored in each; the gap is their weighted mean, its error a ratio estimator's.
+        alpha: of each bound.
+
+    Raises AllocMoEError for series that do not pair up, or a window without tokens.
+    """
+    from scipy import stats
+
+    x, y = _pair(new, old, "windows")
+    _pair(new, tokens, "windows")
+    n = len(x)
+    change, error = _weighted(x - y, tokens)
+    critical = float(stats.t.ppf(1 - alpha, n - 1))
+    low, high = change - critical * error, change + critical * error
+    return Shift(change, low, high, _upper(change, error, n - 1), error, critical, float(n - 1), n)
 
 
 def accuracy_loss(new: Sequence[int] | np.ndarray, old: Sequence[int] | np.ndarray, alpha: float = ALPHA) -> Shift:

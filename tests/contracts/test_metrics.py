@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats as scipy_stats
+from scipy.special import rel_entr
 from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in a test
 
 import allocmoe
 from allocmoe import gate, history, metrics
 from allocmoe.cli.history import minimum
+from allocmoe.engines.head import window_scores
 from allocmoe.errors import AllocMoEError
 from allocmoe.gate import pairing, show
 from allocmoe.gate.pairing import Key
@@ -44,16 +47,61 @@ def _time(phase: str) -> Callable[[Record, Record | None], float]:
     return value
 
 
+def _logits(budget: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of 32 windows of 9 tokens and a vocabulary of 12: the unchanged model's, and a plan's, which noise hardly moves."""
+    generator = torch.Generator().manual_seed(budget)
+    original = torch.randn(32, 9, 12, generator=generator)
+    planned = original + (128 / budget - 1) * 0.3 * torch.randn(32, 9, 12, generator=generator)
+    return original, planned + 1e-4 * torch.randn(32, 9, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def _told(seed: int) -> list[Record]:
+    """A measurement whose quality records have the distance too; the seed goes along for the oracle."""
+    found, ids = [], torch.zeros(32, 9, dtype=torch.long)
+    head = torch.nn.Identity()
+    head.weight = torch.zeros(12, 12)
+    for r in measured(seed):
+        if r.about == "quality":
+            original, planned = _logits(r.budget or 0, seed)
+            scores = window_scores(head, planned, original, ids)
+            each = {"kl": scores.kl.mean(1).tolist(), "flips": scores.flips.double().mean(1).tolist()}
+            means = {name: float(np.mean(values)) for name, values in each.items()}
+            r = replace(r, samples=r.samples | each, metrics=r.metrics | means, details={"logits": seed})
+        found.append(r)
+    return found
+
+
+def _distance(of: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Record, Record | None], float]:
+    """The mean of something over all predicted positions, one by one, in float64."""
+
+    def value(record: Record, _original: Record | None) -> float:
+        sides = (x[:, :-1].flatten(0, 1).numpy() for x in _logits(record.budget or 0, record.details["logits"]))
+        pairs = [
+            [np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum() for x in two] for two in zip(*sides)
+        ]
+        return math.fsum(of(p, q) for p, q in pairs) / len(pairs)
+
+    return value
+
+
+def _further(name: str, by: float) -> Callable[[list[Record]], list[Record]]:
+    return lambda new: worse(
+        new, samples=lambda s: s | {name: [x + by for x in s[name]]}, metrics=lambda m: m | {name: m[name] + by}
+    )
+
+
 # metric -> its value worked out another way, and a new measurement that is worse in it by this many of its unit
 ORACLES: dict[str, tuple[Callable[[Record, Record | None], float], Callable[[list[Record]], list[Record]], float]] = {
     "perplexity": (
         lambda r, _: float(scipy_stats.gmean(np.exp(r.samples["nll"]))),
         lambda new: worse(
             new, samples=lambda s: s | {"nll": [x + math.log(1.1) for x in s["nll"]]},
-            metrics=lambda m: {"perplexity": 1.1 * m["perplexity"]},
+            metrics=lambda m: m | {"perplexity": 1.1 * m["perplexity"]},
         ),
         10.0,
     ),
+    "kl": (_distance(lambda p, q: math.fsum(rel_entr(p, q))), _further("kl", 0.05), 0.05),
+    "flips": (_distance(lambda p, q: p.argmax() != q.argmax()), _further("flips", 0.03), 3.0),
     "accuracy": (
         lambda r, _: _items(r),
         lambda new: worse(new, samples=lambda s: s | {"tasks": {
@@ -73,7 +121,7 @@ ORACLES: dict[str, tuple[Callable[[Record, Record | None], float], Callable[[lis
 
 @pytest.fixture(scope="module")
 def sides() -> tuple[list[Record], list[Record]]:
-    return measured(1), measured(0)
+    return _told(1), _told(0)
 
 
 def one(metric: Metric, found: list[Record]) -> Measured:
@@ -116,7 +164,7 @@ def test_a_worsening_is_caught_in_its_row_and_told_in_its_unit(name: str, sides)
 @pytest.mark.parametrize("name", METRICS)
 def test_against_itself_nothing_changed(name: str, sides):
     metric = METRICS[name]
-    measurements = [one(metric, measured(seed)) for seed in (0, 1, 2)]
+    measurements = [one(metric, _told(seed)) for seed in (0, 1, 2)]
     shift = metric.compare(measurements, measurements, 0.05)
     assert shift.estimate == 0
     assert math.isnan(shift.p) == (not metric.counted)
@@ -185,7 +233,7 @@ ASKED = {
 
 @pytest.mark.parametrize("where", ASKED)
 def test_an_unknown_name_raises_in_one_short_line(where: str, sides):
-    with pytest.raises(AllocMoEError, match="expected one of perplexity, accuracy") as caught:
+    with pytest.raises(AllocMoEError, match="expected one of perplexity, kl, flips, accuracy") as caught:
         ASKED[where](*sides)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
@@ -218,8 +266,8 @@ def test_a_new_metric_is_one_row(monkeypatch: pytest.MonkeyPatch, sides):
              if s.metric == "windows"]  # fmt: skip
     assert [s.values for s in found] == [[32, 32]] * 3
     assert "Windows read" in [title for title, _, _ in timeline.blocks([r for s in commits for r in s])]
-    shared = [replace(r, details={"share": 0.5}) for r in new if r.about == "quality"]
-    assert {key[0] for key, _ in values(shared)} == {"perplexity", "task_loss", "activations", "windows"}
+    shared = [replace(r, details=r.details | {"share": 0.5}) for r in new if r.about == "quality"]
+    assert {key[0] for key, _ in values(shared)} == {"perplexity", "kl", "flips", "task_loss", "activations", "windows"}
 
 
 def test_no_other_place_lists_metrics():

@@ -41,7 +41,7 @@ def slopes(engine: HFEngine, layer: int, ids: torch.Tensor) -> torch.Tensor:
 
 
 def test_it_is_the_mean_squared_slope(engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allocmoe.engines.hf.HEAD_BYTES", {"cpu": 2 * 4 * 96})  # two rows of logits a piece
+    monkeypatch.setattr("allocmoe.engines.head.HEAD_BYTES", {"cpu": 2 * 4 * 96})  # two rows of logits a piece
     found = fisher(engine, Windows(WINDOW, "random"), 1)
     expected = [float(slopes(engine, layer, WINDOW).square().mean()) for layer in range(engine.spec.layers)]
     np.testing.assert_allclose(found, expected, rtol=3e-3)

@@ -67,6 +67,14 @@ def test_perplexity_ratio_is_that_of_the_token_weighted_perplexities():
     assert found == stats.perplexity_ratio(a, b, tokens)
 
 
+def test_mean_is_the_t_interval():
+    values = np.random.default_rng(3).normal(0.2, 0.1, 20)
+    found = stats.mean(values, [255] * 20)
+    wanted = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found == pytest.approx((values.mean(), wanted.low, wanted.high))
+    assert stats.mean([0, 1], [3, 1]).estimate == 0.25
+
+
 def test_perplexity_ratio_of_a_method_with_itself_is_one():
     nll = [2.0, 3.0, 2.5]
     assert stats.perplexity_ratio(nll, nll, [10, 20, 30]) == (1, 1, 1)

@@ -63,7 +63,7 @@ def _at_the_end(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
     """Gradient [B, T, H] of the summed NLL of windows [B, T] with respect to the last hidden states, in pieces."""
     import torch
 
-    from allocmoe.engines.hf import HEAD_BYTES
+    from allocmoe.engines.head import HEAD_BYTES
 
     states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
     rows = max(1, HEAD_BYTES.get(states.device.type, 1 << 30) // (4 * head.weight.shape[0]))

@@ -11,7 +11,7 @@ from allocmoe.profile.quantities.quantity import Quantity, Setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from allocmoe.engines.hf import Rule
+    from allocmoe.engines.passes import Rule
 
 
 def soft_counts(setting: Setting) -> np.ndarray:
