@@ -196,7 +196,7 @@ def test_passes_that_are_unknown_or_cannot_be_had_are_refused(
     engine: HFEngine, text: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, path = planned(engine, "uniform"), tmp_path / "records.jsonl"
-    with pytest.raises(AllocMoEError, match="unknown passes .*: expected prefill or decode"):
+    with pytest.raises(AllocMoEError, match=r"unknown passes .*: expected prefill or decode"):
         evaluate(engine, [plan], text, path, passes="both", progress=False)
     monkeypatch.setattr(HFEngine, "full_logits", False)
     with pytest.raises(AllocMoEError, match="use the transformers engine"):
