@@ -131,8 +131,22 @@ MARGINS = {
 
 def margin(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
     """How near a rule's decisions over candidates [T, K] and logits [T, N] are to a tie, relative."""
+    if rule.rule.name not in MARGINS:
+        return _under_noise(rule, weights, logits)
     full = logits.float().softmax(-1)
     return MARGINS[rule.rule.name](rule.numbers, weights.sort(dim=-1, descending=True).values, full)
+
+
+def _under_noise(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
+    """Of any other rule: nothing near if it keeps the same under some draws of relative noise of 1e-5."""
+    ids = torch.arange(weights.shape[1]).expand(weights.shape)
+    generator = torch.Generator().manual_seed(0)
+    kept = rule(weights, ids, None, logits)[1]
+    for _ in range(8):
+        noise = 1 + 1e-5 * torch.randn(weights.shape, generator=generator)
+        if not torch.equal(rule(weights * noise, ids, None, logits)[1], kept):
+            return 0.0
+    return 1.0
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:

@@ -37,7 +37,7 @@ class Pair:
         self.plans = sweep(self.hf, known, [n for n in METHODS if n not in beyond], spec.budgets())
         assert len(self.plans) == 1 + 4 * (len(METHODS) - len(beyond) - 1)
         self.plans += sweep(self.hf, known, beyond, spec.budgets()[-1:])[1:]  # one a rule is enough
-        assert {plan.token_rule for plan in self.plans} == set(oracle.MARGINS)
+        assert {plan.token_rule for plan in self.plans} >= set(oracle.MARGINS)
 
     @property
     def whole(self) -> Any:
