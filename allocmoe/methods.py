@@ -27,6 +27,8 @@ class Method:
         about: what it is.
         label: how figures and prose call it; empty for its name.
         caveat: a sentence that a reader of its figures must know.
+        small_passes: it differs from its base only in passes of few tokens, so evaluation over whole windows does not
+            tell the two apart.
         options: of its rules, where they differ from the rules' own defaults.
     """
 
@@ -35,6 +37,7 @@ class Method:
     about: str
     label: str = ""
     caveat: str = ""
+    small_passes: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,6 +66,10 @@ BATCHED = (
 CALIBRATED = (
     "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
     "than requested."
+)
+REFILLED = (
+    "Under a rule that refills (OEA, XShare, and those named so) the budget counts the pairs of the base, which decide "
+    "the distinct experts: more pairs are kept, and results depend on what else is in the batch."
 )
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
@@ -94,11 +101,11 @@ METHODS = {
         "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
         "AdapMoE",
         caveat="AdapMoE meets the budget on the calibration text only; it is a re-implementation of its gating alone, "
-        "extended from top-2 to top-K (its own code is an off-loading system for Mixtral).",
+        "extended to top-K.",
     ),
     "xmoe": Method(
         "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
-        caveat="XMoE meets the budget on the calibration text only; it is the rule without its training.",
+        caveat="XMoE meets the budget on the calibration text only; it is a re-implementation of its threshold alone.",
     ),
     "yang": Method(
         "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
@@ -116,6 +123,22 @@ METHODS = {
         caveat="REAP is a re-implementation. It keeps K activations per token: its budget is the share of experts that "
         "stay.",
     ),
+    "oea": Method(
+        "uniform", "refill", "OEA: uniform top-k opens experts, tokens use the best of them", "OEA",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "xshare": Method(
+        "uniform", "cap", "XShare: the batch may touch so many experts (re-implementation)", "XShare",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-l-refill": Method(
+        "alloc_l", "refill", "Alloc-L opens experts, tokens use the best of them", "Alloc-L + refill",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-moe-refill": Method(
+        "alloc_l", "alloc_t_refill", "Alloc-MoE opens experts, tokens use the best of them", "Alloc-MoE + refill",
+        caveat=REFILLED, small_passes=True,
+    ),
 }  # fmt: skip
 """In the order of every table."""
 
@@ -125,6 +148,11 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise AllocMoEError(f"unknown method {shown(name)}: expected one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def for_windows() -> list[str]:
+    """The methods that evaluation over whole windows tells from each other."""
+    return [name for name, row in METHODS.items() if not row.small_passes]
 
 
 def label(name: str) -> str:

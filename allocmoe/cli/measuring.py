@@ -155,7 +155,7 @@ def bench(
     A -wide shape runs the plans of the embedded model with its L, N and K, so that its speed belongs to that
     model's quality. Without --profile a small one is made, and kept next to the records.
 
-    Example: [bold]allocmoe bench olmoe-small --decode 16 --warmups 1 --runs 3[/bold]
+    Example: [bold]allocmoe bench olmoe-small --method alloc-moe --decode 16 --warmups 1 --runs 3[/bold]
     """
     from allocmoe import records
     from allocmoe.engines import engine_class

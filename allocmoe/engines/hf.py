@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
+from allocmoe.routing import Scoring
 from allocmoe.spec import MoESpec, fingerprint, model_name
 
 FIXED_K = ("granitemoe",)  # families whose layer in transformers splits its work by K columns
@@ -95,8 +97,12 @@ class HFEngine:
         if transformers' layer of this family cannot work with fewer than K experts."""
         plan.check_model(self.spec, self.fingerprint)
         self.check_routers()
-        places = [next(router.parameters()).device for router in self.routers]
-        self._rules = [PlannedLayer.of(plan, i, spec=self.spec, device=place) for i, place in enumerate(places)]
+        self._rules = [
+            PlannedLayer.of(
+                plan, layer, scoring=partial(scoring_of, router, self.spec), device=next(router.parameters()).device
+            )
+            for layer, router in enumerate(self.routers)
+        ]  # fmt: skip
         self.plan = plan
 
     def check_routers(self) -> None:
@@ -239,3 +245,17 @@ class HFEngine:
             return output
 
         return hook
+
+
+def scoring_of(router: Any, spec: MoESpec) -> Scoring:
+    """How a router of transformers scores: what its module holds, and its spec where it is always so."""
+    by_method = hasattr(router, "topk_method")  # DeepSeek-V2's: it never renormalises, and groups if told to
+    grouped = router.topk_method != "greedy" if by_method else hasattr(router, "num_group")
+    return Scoring(
+        spec.scoring.split()[-1],  # "grouped softmax" is a softmax
+        renormalise=not by_method and bool(getattr(router, "norm_topk_prob", spec.renormalise)),
+        scale=float(getattr(router, "routed_scaling_factor", 1.0)),
+        groups=int(router.num_group) if grouped else 1,
+        open_groups=int(router.topk_group) if grouped else 1,
+        bias=getattr(router, "e_score_correction_bias", None),
+    )

@@ -29,7 +29,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.measure import protocol as speed
 from allocmoe.measure.suite import Suite
 from allocmoe.measure.wide import WIDE, transplanted
-from allocmoe.methods import METHODS, sweep
+from allocmoe.methods import needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 
@@ -110,12 +110,13 @@ def _profile(suite: Suite, engine: Any, path: Path, progress: bool) -> Any:
     from allocmoe.data.text import windows
     from allocmoe.profile.run import as_record, kept
 
-    if not any(METHODS[m].needs_profile for m in suite.methods):
+    wanted = needs(suite.methods)
+    if not wanted:
         return None
     state = re.sub(r"\W+", "-", _state(records.environment()))
     beside = path.with_name(f"{path.stem}.profiles") / f"{engine.fingerprint}-{state}.json"
     text = windows(engine.tokenizer, suite.calibration, suite.calibration_windows, WINDOW)
-    found = kept(engine, text, BATCH, beside, seed=suite.seed, progress=progress)
+    found = kept(engine, text, BATCH, beside, quantities=wanted, seed=suite.seed, progress=progress)
     written = [record.details.get("digest") for record in records.resume(path) if record.about == "profile"]
     if found.digest not in written:
         records.append(path, as_record(engine, found))

@@ -15,7 +15,7 @@ from allocmoe import mini
 from allocmoe.engines import ENGINES
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure.protocol import Protocol
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, for_windows
 
 VARIABLE = "ALLOCMOE_SUITE"
 
@@ -41,7 +41,7 @@ class Suite:
 
     models: tuple[str, ...]
     timed: tuple[tuple[str, str], ...]
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(for_windows())
     shares: tuple[float, ...] | None = (0.5,)
     text: str = "mini-test"
     calibration: str = "mini-train"

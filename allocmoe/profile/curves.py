@@ -124,7 +124,6 @@ def _kept(
         limit = limits[number].repeat_interleave(length)[:, None].to(device)
         planned = PlannedLayer(
             rule, {"k": float(spec.top_k), **own[layer], "threshold": limit}, spec.top_k, spec.experts,
-            scoring=spec.scoring, renormalise=spec.renormalise,
         )  # fmt: skip
 
         def obey(weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ def _select(candidates: Candidates, numbers: Numbers) -> Selection:
     if candidates.logits is None:
         raise AllocMoEError("prune needs the router's logits: this engine does not give them")
     weights, ids = prune(candidates.logits, numbers["kept"] > 0, candidates.ids.shape[1])
-    if candidates.renormalise:
+    if candidates.scoring.renormalise:
         weights = weights / weights.sum(-1, keepdim=True)
         own: Tensor | float = 1.0
     else:
@@ -89,5 +89,6 @@ RULE = TokenRule(
     whole=False,
     ragged=False,
     logits=True,
+    scorings=("softmax",),
     alone=True,
 )

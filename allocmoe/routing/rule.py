@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.routing.scores import PLAIN, Scoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,15 +32,14 @@ class Candidates:
         ids: [T, K] their experts.
         valid: bool [T], False for padding; None if there is none.
         logits: [T, N] of the router, for rules with `logits`; else None.
-        scoring, renormalise: how the model makes combine weights of logits, see `MoESpec`.
+        scoring: how the model makes scores and combine weights of them.
     """
 
     weights: Tensor
     ids: Tensor
     valid: Tensor | None = None
     logits: Tensor | None = None
-    scoring: str = "softmax"
-    renormalise: bool = False
+    scoring: Scoring = PLAIN
 
 
 class Selection(NamedTuple):
@@ -131,6 +131,7 @@ class TokenRule:
         prefix: what a token keeps are its first candidates, so that kernels may cut the row off.
         ragged: tokens of one pass may keep different numbers of candidates.
         logits: whether `select` reads the router's logits.
+        scorings: the routers that it is known for, see `MoESpec.scoring`; empty: all.
         untouched: with k = K the candidates stay as the router gave them.
         alone: each token is decided by itself, so that it does not matter which others share its pass.
         many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
@@ -149,6 +150,7 @@ class TokenRule:
     prefix: bool = True
     ragged: bool = True
     logits: bool = False
+    scorings: tuple[str, ...] = ()
     untouched: bool = False
     alone: bool = False
     many: bool = False
@@ -167,11 +169,11 @@ class TokenRule:
                 raise AllocMoEError(f"layer {layer} of the plan: {wrong}")
 
     def check_scoring(self, scoring: str) -> None:
-        """AllocMoEError for a rule that reads logits where the model's scores cannot be made of them."""
-        if self.logits and scoring != "softmax":
+        """AllocMoEError for a rule that is not known for a router that scores so, see `MoESpec.scoring`."""
+        if self.scorings and scoring not in self.scorings:
             raise AllocMoEError(
-                f"{self.name} needs scores over all experts, which are known here for softmax routers, and this "
-                f"model's router is {scoring}: use another method's plan"
+                f"{self.name} is known here for {' and '.join(self.scorings)} routers, and this model's is {scoring}: "
+                "use another method's plan"
             )
 
     def numbers(self, k: float, parameters: Mapping[str, Any], layer: int) -> dict[str, Any]:

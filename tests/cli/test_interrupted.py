@@ -74,7 +74,7 @@ def test_an_interrupted_profile_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert result.err == "interrupted: run the same command again to go on\n"
     assert result.out == ""
     assert partial.exists()
-    assert not path.exists()
+    assert "perplexity" not in json.loads(path.read_text())["quantities"], "what was finished is kept, and no more"
 
     calls, stop = 0, 0
     good(*command)
@@ -152,4 +152,4 @@ def test_ctrl_c_from_a_shell(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert err == "interrupted: run the same command again to go on\n"
     assert json.loads(partial.read_text())["done"] >= 1
-    assert not path.exists()
+    assert "perplexity" not in json.loads(path.read_text())["quantities"]

@@ -13,16 +13,21 @@ from torch import Tensor
 from allocmoe.plan import Plan
 from allocmoe.routing import RULES, Parameter
 
+LOGIT_RULES = ("refill", "alloc_t_refill", "cap")
+"""Rules that look beyond the K candidates."""
 Kept = list[dict[int, float]]
 Rows = dict[int, list[tuple[float, int]]]  # token -> its candidates (weight, expert), heaviest first
+Scores = dict[int, list[float]]  # token -> one number an expert
 TOP, EXPERTS = 4, 12
 TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe")
 """Rules that keep some of the K candidates and need no more than these."""
-BUDGETS = {"alloc_t": 2.5}
+BUDGETS = {"alloc_t": 2.5, "alloc_t_refill": 1.75}
+FEW = {"pairs": 3, "refill_tokens": 20}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
     "adapmoe": {"threshold": 0.0625, "fisher": (0.5,)}, "xmoe": {"threshold": 0.25},
     "prune": {"kept": ((0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0),)},
+    "refill": FEW, "alloc_t_refill": {"k_base": 1, **FEW}, "cap": {"experts": (6,), **FEW},
 }  # fmt: skip
 
 
@@ -72,7 +77,60 @@ def best_of_those_that_stay(rows: Rows, numbers: dict[str, Any], logits: Tensor 
     return found
 
 
-ORACLES = {
+def softmax(row: list[float]) -> list[float]:
+    parts = [math.exp(v - max(row)) for v in row]
+    return [p / math.fsum(parts) for p in parts]
+
+
+def filled(own: Rows, offered: Rows, order: Scores, mass: Scores, opened: set[int], most: float) -> Rows:
+    """Each token's own pairs, then its best opened experts, one by one, until it has `most`."""
+    found = {}
+    for t, pairs in own.items():
+        weights, mine = {e: w for w, e in offered[t]}, list(pairs)
+        for score, expert in sorted((-order[t][e], e) for e in opened - {e for _, e in pairs}):
+            if len(mine) < most and score < math.inf:
+                mine.append((weights.get(expert, mass[t][expert]), expert))
+        found[t] = mine
+    return found
+
+
+def refill(base: str) -> Any:
+    """The oracle of refill over a base; order and mass are a softmax of the logits unless given."""
+
+    def chosen(rows: Rows, numbers: dict[str, Any], logits: Any, order: Any = None, mass: Any = None) -> Rows:
+        own = ORACLES[base](rows, numbers, logits)
+        if len(rows) > numbers["refill_tokens"]:
+            return own
+        scores = {t: softmax(logits[t].double().tolist()) for t in rows}
+        opened = {expert for pairs in own.values() for _, expert in pairs}
+        return filled(own, rows, order or scores, mass or scores, opened, min(TOP, numbers["pairs"]))
+
+    return chosen
+
+
+def most_score_of_the_batch(order: Scores, mass: Scores, count: float) -> set[int]:
+    """The experts that cap opens, one after another."""
+    if not order:
+        return set()
+    opened = {max(range(len(row)), key=lambda e: (row[e], -e)) for row in order.values()}
+    usable = {t: [w if order[t][e] > -math.inf else 0.0 for e, w in enumerate(mass[t])] for t in order}
+    total = [math.fsum(column) for column in zip(*usable.values(), strict=True)]
+    for expert in sorted(range(len(total)), key=lambda e: (-total[e], e)):
+        if len(opened) < count:
+            opened.add(expert)
+    return opened
+
+
+def cap(rows: Rows, numbers: dict[str, Any], logits: Any, order: Any = None, mass: Any = None) -> Rows:
+    if len(rows) > numbers["refill_tokens"]:
+        return ORACLES["top_k"](rows, numbers, logits)
+    scores = {t: softmax(logits[t].double().tolist()) for t in rows}
+    order, mass = order or scores, mass or scores
+    opened = most_score_of_the_batch(order, mass, numbers["experts"])
+    return filled({t: [] for t in rows}, rows, order, mass, opened, min(TOP, numbers["pairs"]))
+
+
+ORACLES: dict[str, Any] = {
     "top_k": first(lambda rows, numbers: dict.fromkeys(rows, int(numbers["k"]))),
     "alloc_t": first(strongest_of_the_batch),
     "top_p": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
@@ -80,6 +138,9 @@ ORACLES = {
     "adapmoe": first(lambda rows, n: {t: but_a_cheap_tail([w for w, _ in row], n) for t, row in rows.items()}),
     "xmoe": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "prune": best_of_those_that_stay,
+    "refill": refill("top_k"),
+    "alloc_t_refill": refill("alloc_t"),
+    "cap": cap,
 }
 """Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
 keeps out."""

@@ -21,7 +21,7 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
 from tests.conftest import FAMILIES, tiny
-from tests.engines.loops import ORACLES, TOKEN_RULES
+from tests.engines.loops import ORACLES
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
@@ -30,10 +30,7 @@ def plans_of(engine: HFEngine, budgets: int = 2) -> list[Plan]:
     known = profile(engine, Windows(IDS, "random"), 4, progress=False)
     low, high = engine.spec.layers, engine.spec.original_budget
     chosen = [int(b) for b in np.linspace(low, high, budgets + 2)[1:-1]]
-    names = [
-        name for name, row in methods.METHODS.items()
-        if name not in ("ascending", "descending") and row.token_rule in TOKEN_RULES
-    ]  # fmt: skip
+    names = [n for n, row in methods.METHODS.items() if not row.rules[1].logits and "scending" not in n]
     return sweep(engine, known, names, chosen)
 
 

@@ -21,6 +21,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.routing.prune import prune
+from allocmoe.routing.scores import Scoring
 from allocmoe.spec import MoESpec
 from tests import conftest
 from tests.conftest import SMALL
@@ -163,9 +164,8 @@ def test_without_logits_or_scores_over_all_experts_it_is_refused() -> None:
     weights, ids = torch.rand(2, TOP), torch.arange(TOP).repeat(2, 1)
     with pytest.raises(AllocMoEError, match="needs the router's logits"):
         PlannedLayer.of(plan("prune"), 0)(weights, ids, None)
-    spec = MoESpec("deepseek_v3", 1, EXPERTS, TOP, "sigmoid", True, 1, 0)
-    with pytest.raises(AllocMoEError, match="this model's router is sigmoid"):
-        PlannedLayer.of(plan("prune"), 0, spec=spec)
+    for scoring in (Scoring("sigmoid"), Scoring(groups=4, open_groups=2)):
+        with pytest.raises(AllocMoEError, match=f"this model's is {scoring.name}"):
+            PlannedLayer.of(plan("prune"), 0, scoring=lambda scoring=scoring: scoring)
     grouped = conftest.config("deepseek_v2").to_dict() | {"topk_method": "group_limited_greedy"}
-    with pytest.raises(AllocMoEError, match="this model's router is grouped softmax"):
-        PlannedLayer.of(plan("prune"), 0, spec=MoESpec.from_config(grouped))
+    assert MoESpec.from_config(grouped).scoring == Scoring(groups=4, open_groups=2).name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, Pr
 from allocmoe.engines.hf import HFEngine, Rule
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
+from allocmoe.routing import Numbers
+from allocmoe.routing.alloc_t import alloc_t
+from allocmoe.routing.top_k import top_k
 
 FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
 NARROW: dict[str, Any] = {
@@ -58,46 +62,91 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def of_first_k(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
-    k = int(rule.numbers["k"])
-    return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+def _top_k(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    k = int(n["k"])
+    return 1.0 if k == scores.shape[1] else float((scores[:, k - 1] / scores[:, k] - 1).min())
 
 
-def of_pool(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
+def _alloc_t(n: Numbers, scores: Tensor, full: Tensor) -> float:
     pool = scores[:, 1:].flatten().sort(descending=True).values
-    kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
+    kept = int(n["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
 
 
-def of_cumulative(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
-    return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
+def _cumulative(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    return float((scores.cumsum(-1) / n["threshold"] - 1).abs().min())
 
 
-def of_ratios(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
-    return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
-
-
-def of_tails(rule: PlannedLayer, scores: Tensor, _logits: Tensor) -> float:
+def _tails(n: Numbers, scores: Tensor, full: Tensor) -> float:
     wide = scores.double()
     shares = 1 - wide.cumsum(-1)[:, :-1] / wide.sum(-1, keepdim=True)
-    return float((shares.square() * rule.numbers["fisher"] / rule.numbers["threshold"] - 1).abs().min())
+    return float((shares.square() * n["fisher"] / n["threshold"] - 1).abs().min())
 
 
-def of_survivors(rule: PlannedLayer, _scores: Tensor, logits: Tensor) -> float:
-    stay = logits[:, rule.numbers["kept"] > 0].double().sort(dim=-1, descending=True).values
-    k = rule.top_k
-    return 1.0 if k == stay.shape[1] else float((stay[:, k - 1] - stay[:, k]).exp().min() - 1)
+def _survivors(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    stay, k = full[:, n["kept"] > 0].sort(dim=-1, descending=True).values, scores.shape[1]
+    return 1.0 if k == stay.shape[1] else float((stay[:, k - 1] / stay[:, k] - 1).min())
 
 
-MARGINS: dict[str, Callable[[PlannedLayer, Tensor, Tensor], float]] = {
-    "top_k": of_first_k, "alloc_t": of_pool, "top_p": of_cumulative, "naee": of_ratios, "adapmoe": of_tails,
-    "xmoe": of_cumulative, "prune": of_survivors,
-}  # fmt: skip
-"""By token rule: how near its decisions over candidates [T, K], sorted, and logits [T, N] are to a tie, relative."""
+def _last_in(n: Numbers, full: Tensor, opened: Tensor) -> float:
+    """Of every token's last pair and the first that it leaves, among the opened experts [N]."""
+    ranked, most = full[:, opened].sort(dim=-1, descending=True).values, int(n["pairs"])
+    return 1.0 if ranked.shape[1] <= most else float((ranked[:, most - 1] / ranked[:, most] - 1).min())
+
+
+def _refill(base: Any, kept: Any) -> Any:
+    def near(n: Numbers, scores: Tensor, full: Tensor) -> float:
+        if len(scores) > n["refill_tokens"]:
+            return base(n, scores, full)
+        opened = torch.zeros_like(full, dtype=torch.bool)
+        opened = opened.scatter(1, full.topk(scores.shape[1]).indices, kept(n, scores)).any(0)
+        return min(base(n, scores, full), _last_in(n, full, opened))
+
+    return near
+
+
+def _cap(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    if len(scores) > n["refill_tokens"]:
+        return _top_k(n, scores, full)
+    sums = full.sum(0).index_fill(0, full.argmax(1), math.inf)
+    ranked, count = sums.sort(descending=True), int(n["experts"])
+    opened = torch.zeros_like(sums, dtype=torch.bool).index_fill(0, ranked.indices[:count], True) | (sums == math.inf)
+    last = 1.0 if count >= len(sums) else float(ranked.values[count - 1] / ranked.values[count] - 1)
+    return min(1.0 if math.isnan(last) else last, _last_in(n, full, opened))
+
+
+MARGINS = {
+    "top_k": _top_k,
+    "alloc_t": _alloc_t,
+    "top_p": _cumulative,
+    "naee": lambda n, scores, full: float((scores / scores[:, :1] / n["threshold"] - 1).abs().min()),
+    "adapmoe": _tails,
+    "xmoe": _cumulative,
+    "prune": _survivors,
+    "refill": _refill(_top_k, lambda n, scores: top_k(scores, n["k"])),
+    "alloc_t_refill": _refill(_alloc_t, lambda n, scores: alloc_t(scores, n["k"], n["k_base"])),
+    "cap": _cap,
+}
 
 
 def margin(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
-    return MARGINS[rule.rule.name](rule, weights.sort(dim=-1, descending=True).values, logits)
+    """How near a rule's decisions over candidates [T, K] and logits [T, N] are to a tie, relative."""
+    if rule.rule.name not in MARGINS:
+        return _under_noise(rule, weights, logits)
+    full = logits.float().softmax(-1)
+    return MARGINS[rule.rule.name](rule.numbers, weights.sort(dim=-1, descending=True).values, full)
+
+
+def _under_noise(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
+    """Of any other rule: nothing near if it keeps the same under some draws of relative noise of 1e-5."""
+    ids = torch.arange(weights.shape[1]).expand(weights.shape)
+    generator = torch.Generator().manual_seed(0)
+    kept = rule(weights, ids, None, logits)[1]
+    for _ in range(8):
+        noise = 1 + 1e-5 * torch.randn(weights.shape, generator=generator)
+        if not torch.equal(rule(weights * noise, ids, None, logits)[1], kept):
+            return 0.0
+    return 1.0
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
@@ -143,7 +192,7 @@ def logprobs(
 
     hooks = [router.register_forward_hook(last_candidate) for router in engine.routers]
     for layer in range(engine.spec.layers):
-        engine.set_layer(layer, by_pass(PlannedLayer.of(plan, layer, spec=engine.spec), numbers.flatten(), margins))
+        engine.set_layer(layer, by_pass(PlannedLayer.of(plan, layer), numbers.flatten(), margins))
     logits = engine.model(input_ids=ids, use_cache=False).logits.double().log_softmax(-1)
     engine.revert()
     for hook in hooks:
