@@ -144,9 +144,7 @@ def best(sources: Sources, file: str, metric: str, model: str, budget: int) -> t
     return tuple(m for m, value in found.items() if math.isclose(value, most, rel_tol=1e-12))
 
 
-def speed_ratio(
-    sources: Sources, file: str, model: str, method: str, other: str, budget: str, phase: str
-) -> Interval:
+def speed_ratio(sources: Sources, file: str, model: str, method: str, other: str, budget: str, phase: str) -> Interval:
     """Time of another method over a method's, paired by round."""
     if phase not in PHASES:
         raise AllocMoEError(f"unknown phase {shown(phase)}: expected {' or '.join(PHASES)}")

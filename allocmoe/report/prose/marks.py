@@ -8,12 +8,13 @@ import shlex
 from collections.abc import Callable, Mapping
 
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.report.prose.code import CODE
 from allocmoe.report.prose.figures import FIGURES
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.prose.studies import STUDIES
 from allocmoe.report.prose.tables import TABLES
 
-KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {"fig": FIGURES, "table": {**TABLES, **STUDIES}}
+KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {"fig": FIGURES, "table": {**TABLES, **STUDIES, **CODE}}
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
 ANY = re.compile(r"<!--/?(?:fig|table)\b")
 
@@ -59,7 +60,9 @@ def _called(kind: str, call: str, sources: Sources) -> str:
             p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]"
             for p in list(signature.parameters.values())[1:]
         )
-        raise AllocMoEError(f"{kind} {name} takes {wanted or 'no arguments'}, not {shown(' '.join(arguments))}") from None
+        raise AllocMoEError(
+            f"{kind} {name} takes {wanted or 'no arguments'}, not {shown(' '.join(arguments))}"
+        ) from None
     try:
         return known[name](sources, *arguments)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # records of another kind than it reads

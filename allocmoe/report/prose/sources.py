@@ -25,7 +25,7 @@ class Sources:
     """The records below a folder of reports; every file is read when a figure first asks for it.
 
     Files are named without folder and suffix. Models of random weights may be named by their shape alone. A budget is
-    a number of activations, or a fraction of the model's own: 1/2. The model as it is has one budget, whatever is asked.
+    a number of activations, or a fraction of the model's own: 1/2. The unchanged model has one, whatever is asked.
 
     Every method raises AllocMoEError for what the records do not hold.
     """

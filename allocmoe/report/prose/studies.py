@@ -42,8 +42,10 @@ def gate(sources: Sources, *indices: str) -> str:
             ]  # fmt: skip
             margin = f"{record.setup['margins']['decode']:g} %"
             rows.append([str(record.details["rounds"]), str(sessions), margin, f"{slower} %", *shares])
-    head = ["rounds a session", "sessions a side", "margin", "slower by", "nothing changed: regressed",
-            "could not measure", "slower: regressed", "could not measure", "1 point less accurate: regressed"]  # fmt: skip
+    head = [
+        "rounds a session", "sessions a side", "margin", "slower by", "nothing changed: regressed",
+        "could not measure", "slower: regressed", "could not measure", "1 point less accurate: regressed",
+    ]  # fmt: skip
     return table(head, rows)
 
 
@@ -115,7 +117,9 @@ def normalized(sources: Sources) -> str:
             value = perplexity_ratio(r, whole)[0]
             change = percents(value._replace(estimate=value.estimate - 1, low=value.low - 1, high=value.high - 1), True)
             rows.append([str(r.budget), str(r.details["origin"].get("normalize", "-")), change])
-    return table(["budget", "rows of S", "perplexity over the unchanged model's"], sorted(rows, key=lambda c: -int(c[0])))
+    return table(
+        ["budget", "rows of S", "perplexity over the unchanged model's"], sorted(rows, key=lambda c: -int(c[0]))
+    )
 
 
 def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Record]:
@@ -123,7 +127,9 @@ def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Recor
     try:
         return [found[int(index)] for index in indices]
     except (ValueError, IndexError):
-        raise AllocMoEError(f"{file} has {len(found)} records, counted from 0, not {shown(' '.join(indices))}") from None
+        raise AllocMoEError(
+            f"{file} has {len(found)} records, counted from 0, not {shown(' '.join(indices))}"
+        ) from None
 
 
 STUDIES: dict[str, Callable[..., str]] = {
