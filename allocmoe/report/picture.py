@@ -20,6 +20,8 @@ from allocmoe.report.style import FOCUS, GREY, ORIGINAL, name, style
 TOP, LOW = 15.0, -2.5  # of the perplexity axis, in %
 COLOURED = (FOCUS, "alloc-t", "alloc-l", "uniform")
 WIDTH, HEIGHT, LEFT, GAP, ABOVE, BELOW = 860, 330, 62, 26, 78, 62
+MARGIN = 0.04  # of a panel's width, left and right of the points
+TICKS = (1.0, 0.75, 0.5)
 INK, PALE = "#24292f", "#d0d7de"
 
 Curve = Sequence[tuple[float, float]]
@@ -39,7 +41,7 @@ class Box:
     def at(self, share: float, rise: float) -> tuple[float, float]:
         """Pixels of a point: from all activations on the left to the least share on the right."""
         return (
-            self.x + self.width * (1 - share) / (1 - self.least),
+            self.x + self.width * (MARGIN + (1 - 2 * MARGIN) * (1 - share) / (1 - self.least)),
             self.y + self.height * (TOP - rise) / (TOP - LOW),
         )
 
@@ -83,11 +85,11 @@ def _panel(model: str, box: Box, curves: Mapping[str, Curve], place: int) -> Ite
     size = f'width="{box.width:.1f}" height="{box.height:.1f}"'
     yield f'<clipPath id="{clip}"><rect x="{box.x:.1f}" y="{box.y:.1f}" {size}/></clipPath>'
     for level in (0, 5, 10, 15):
-        (x, y), (end, _) = box.at(1.0, level), box.at(box.least, level)
-        yield _line([(x, y), (end, y)], INK if level == 0 else PALE, 1)
+        y = box.at(1.0, level)[1]
+        yield _line([(box.x, y), (box.x + box.width, y)], INK if level == 0 else PALE, 1)
         if place == 0:
-            yield _text(x - 8, y + 4, f"+{level}" if level else "0", 12, "end")
-    for share in (1.0, 0.75, box.least):
+            yield _text(box.x - 8, y + 4, f"+{level}" if level else "0", 12, "end")
+    for share in TICKS:
         yield _text(box.at(share, 0)[0], box.y + box.height + 18, f"{share:.0%}", 12)
     yield f'<g clip-path="url(#{clip})">'
     for method in sorted(curves, key=lambda m: (m in COLOURED, -COLOURED.index(m) if m in COLOURED else 0)):
