@@ -34,7 +34,7 @@ def _places(node: ast.stmt) -> Iterator[tuple[str, tuple[int, int]]]:
             yield name, (node.lineno, node.end_lineno or node.lineno)
             if isinstance(node.value, ast.Dict):
                 for key, value in zip(node.value.keys, node.value.values, strict=True):
-                    if isinstance(key, ast.Constant):
+                    if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         yield f"{name}.{key.value}", (key.lineno, value.end_lineno or value.lineno)
 
 

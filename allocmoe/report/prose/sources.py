@@ -110,5 +110,4 @@ def _at(record: Record, budget: str) -> bool:
         raise AllocMoEError(f"a budget is a number or a fraction such as 1/2, not {shown(budget)}") from None
     if "/" not in budget:
         return record.budget == asked
-    whole = record.details.get("original_budget")
-    return bool(whole) and record.budget == asked * whole
+    return record.budget == asked * int(record.details.get("original_budget") or 0)
