@@ -28,7 +28,7 @@ WRONG = {
     "<!--fig settings made roman-->x<!--/fig-->": "unknown form 'roman'",
     "<!--fig settings 'made-->x<!--/fig-->": "cannot be read: No closing quotation",
     "<!--fig loss made mini-x uniform 24-->x<!--/fig-->": "made has no quality of 'mini-x': expected one of",
-    "<!--fig loss made mini-qwen dice 24-->x<!--/fig-->": "made has no quality of mini-qwen under 'dice' at '24'",
+    "<!--fig loss made mini-qwen dice 24-->x<!--/fig-->": "there is no quality of mini-qwen under 'dice' at '24'",
     "<!--fig loss made mini-qwen uniform 23-->x<!--/fig-->": "under 'uniform' at '23'",
     "<!--fig loss made mini-qwen uniform half-->x<!--/fig-->": "a budget is a number or a fraction such as 1/2",
     "<!--fig loss made mini-qwen uniform 1/0-->x<!--/fig-->": "a budget is a number or a fraction such as 1/2",

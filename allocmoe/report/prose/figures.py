@@ -11,8 +11,9 @@ from allocmoe import stats
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.methods import METHODS
 from allocmoe.records import Record
+from allocmoe.report.groups import Group
 from allocmoe.report.prose.forms import count, flag, formatted, listed, percent, percents, ratio
-from allocmoe.report.prose.sources import Sources
+from allocmoe.report.prose.sources import Sources, picked
 from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
@@ -93,7 +94,7 @@ def speedup(
     other: str = ORIGINAL,
 ) -> str:  # fmt: skip
     """Speed of a phase over the original's, or another method's of the same session: 1.28x (1.13 to 1.45)."""
-    value = speed_ratio(sources, file, model, method, other, budget, phase)
+    value = speed_ratio(sources.group(file, model, "speed"), method, other, budget, phase)
     return ratio(value, flag("" if interval == "alone" else interval, "interval"))
 
 
@@ -144,11 +145,11 @@ def best(sources: Sources, file: str, metric: str, model: str, budget: int) -> t
     return tuple(m for m, value in found.items() if math.isclose(value, most, rel_tol=1e-12))
 
 
-def speed_ratio(sources: Sources, file: str, model: str, method: str, other: str, budget: str, phase: str) -> Interval:
+def speed_ratio(group: Group, method: str, other: str, budget: str, phase: str) -> Interval:
     """Time of another method over a method's, paired by round."""
     if phase not in PHASES:
         raise AllocMoEError(f"unknown phase {shown(phase)}: expected {' or '.join(PHASES)}")
-    mine, theirs = (sources.record(file, model, m, budget, "speed") for m in (method, other))
+    mine, theirs = (picked(group, m, budget) for m in (method, other))
     if mine.setup.get("session") != theirs.setup.get("session"):
         raise AllocMoEError(f"{method} and {other} were timed in different sessions: they are not paired")
     return stats.log_ratio(theirs.samples[f"{phase}_s"], mine.samples[f"{phase}_s"])

@@ -39,11 +39,15 @@ class Sources:
 
     def models(self, name: str, about: str = "quality") -> list[str]:
         """The models of a file, in their order."""
-        return list(dict.fromkeys(group.model for group in self._groups(name, about)))
+        return list(dict.fromkeys(group.model for group in self.groups(name, about)))
+
+    def groups(self, name: str, about: str = "quality") -> Sequence[Group]:
+        """The comparable groups of a file."""
+        return self._once((name, about), lambda: groups(self.records(name), about))
 
     def group(self, name: str, model: str, about: str = "quality") -> Group:
         """The one comparable group of a model."""
-        among = self._groups(name, about)
+        among = self.groups(name, about)
         found = [g for g in among if model in (g.model, g.model.split(" (")[0])]
         if not found:
             known = ", ".join(dict.fromkeys(g.model for g in among)) or "none"
@@ -55,11 +59,7 @@ class Sources:
 
     def record(self, name: str, model: str, method: str, budget: str, about: str = "quality") -> Record:
         """The latest record of a method at a budget."""
-        group = self.group(name, model, about)
-        found = [r for r in group.records if r.method == method and (method == ORIGINAL or _at(r, budget))]
-        if len(found) != 1:
-            raise AllocMoEError(f"{name} has no {about} of {model} under {shown(method)} at {shown(budget)}")
-        return found[0]
+        return picked(self.group(name, model, about), method, budget)
 
     def original(self, name: str, model: str) -> Record:
         """The quality of the model as it is."""
@@ -85,9 +85,6 @@ class Sources:
     def _compared(self, name: str, model: str, method: str) -> list[Comparison]:
         return self._once((name, model, method), lambda: comparisons(self.group(name, model), method))
 
-    def _groups(self, name: str, about: str) -> Sequence[Group]:
-        return self._once((name, about), lambda: groups(self.records(name), about))
-
     def _file(self, name: str) -> Path:
         if re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             for folder in FOLDERS:
@@ -101,6 +98,14 @@ class Sources:
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]
+
+
+def picked(group: Group, method: str, budget: str) -> Record:
+    """The record of a method at a budget in a group. AllocMoEError where there is none."""
+    found = [r for r in group.records if r.method == method and (method == ORIGINAL or _at(r, budget))]
+    if len(found) != 1:
+        raise AllocMoEError(f"there is no {group.about} of {group.model} under {shown(method)} at {shown(budget)}")
+    return found[0]
 
 
 def _at(record: Record, budget: str) -> bool:

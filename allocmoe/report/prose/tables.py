@@ -99,16 +99,15 @@ def tasks(sources: Sources, file: str, method: str, share: str) -> str:
 def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIGINAL) -> str:
     """Speed of methods over another one at a share of the activations, on every timed shape of a file."""
     rows = []
-    for model in sources.models(file, "speed"):
-        group = sources.group(file, model, "speed")
-        timed = sources.methods(file, model, "speed")
-        setup, whose = group.setup, group.owner.get("model", "its own")
+    for group in sources.groups(file, "speed"):
+        how, whose = f"{group.setup['engine']}, {group.setup['dtype']}", group.owner.get("model", "its own")
+        timed = {r.method for r in group.records}
         for method in [m for m in names.split(",") if m in timed]:
-            values = [ratio(speed_ratio(sources, file, model, method, other, share, p), True) for p in PHASES]
-            rows.append([model, f"{setup['engine']}, {setup['dtype']}", whose, name(method), *values])
+            values = [ratio(speed_ratio(group, method, other, share, p), True) for p in PHASES]
+            rows.append([group.model, how, whose, name(method), *values])
     if not rows:
         raise AllocMoEError(f"{file} has no speed of {shown(names)}")
-    return table(["shape", "engine", "plans of", "method", *PHASES], rows)
+    return table(["timed", "engine", "plans of", "method", *PHASES], rows)
 
 
 TABLES: dict[str, Callable[..., str]] = {
