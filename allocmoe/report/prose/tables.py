@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from allocmoe.errors import AllocMoEError, shown
@@ -40,8 +41,8 @@ def quality(sources: Sources, file: str, model: str) -> str:
             return "-"
         metrics = found[method, budget]
         one, two = f"{metrics['perplexity']:.2f}", percent(metrics[f"group/{MEAN}"])
-        one = f"**{one}**" if metrics["perplexity"] == least.get(budget) else one
-        return f"{one}, " + (f"**{two}**" if metrics[f"group/{MEAN}"] == most.get(budget) else two)
+        one = f"**{one}**" if _same(metrics["perplexity"], least.get(budget)) else one
+        return f"{one}, " + (f"**{two}**" if _same(metrics[f"group/{MEAN}"], most.get(budget)) else two)
 
     whole = sources.original(file, model)
     first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
@@ -108,6 +109,11 @@ def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIG
     if not rows:
         raise AllocMoEError(f"{file} has no speed of {shown(names)}")
     return table(["timed", "engine", "plans of", "method", *PHASES], rows)
+
+
+def _same(value: float, best: float | None) -> bool:
+    """Whether a value is the best, or differs from it by rounding alone."""
+    return best is not None and math.isclose(value, best, rel_tol=1e-12)
 
 
 TABLES: dict[str, Callable[..., str]] = {
