@@ -10,14 +10,14 @@ from typing import Any
 from tqdm import tqdm
 
 from allocmoe import mini, records, report
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.text import windows
 from allocmoe.measure import protocol as speed
 from allocmoe.measure import shapes
 from allocmoe.measure.wide import WIDE, shape_of, transplanted
-from allocmoe.methods import METHODS
+from allocmoe.methods import for_windows, needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import as_record, kept
 
@@ -51,9 +51,12 @@ def demo(
     engine = HFEngine.load(mini.resolve(model))
     path = out / "records.jsonl"
     calibration = windows(engine.tokenizer, "mini-train", size.calibration, WINDOW)
-    sensitivity = kept(engine, calibration, BATCH, out / "profile.json", seed=seed, progress=progress)
+    wanted = needs(for_windows())
+    sensitivity = kept(
+        engine, calibration, BATCH, out / "profile.json", quantities=wanted, seed=seed, progress=progress
+    )  # fmt: skip
     budgets = engine.spec.budgets()
-    plans = speed.all_plans(engine, sensitivity, list(METHODS), budgets, seed=seed)
+    plans = sweep(engine, sensitivity, for_windows(), budgets, seed=seed)
     for plan in plans:
         plan.save(out / "plans" / f"{plan.method}-{plan.budget}.json")
     if not any(r.about == "profile" and r.fingerprint == engine.fingerprint for r in records.resume(path)):
@@ -85,6 +88,6 @@ def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) ->
     timed = shapes.build(shape, seed=seed) if shape else engine
     if shape and shape not in WIDE:
         known = speed.random_profile(timed, seed)
-        return timed, speed.all_plans(timed, known, list(METHODS), [timed.spec.original_budget // 2], seed=seed)
+        return timed, sweep(timed, known, for_windows(), [timed.spec.original_budget // 2], seed=seed)
     chosen = [p for p in plans if p.budget in (engine.spec.original_budget, engine.spec.original_budget // 2)]
     return timed, [transplanted(p, timed, engine.name) for p in chosen] if shape else chosen

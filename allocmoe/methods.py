@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from allocmoe.allocation import LayerRule, Request, layer_rule
 from allocmoe.allocation.check import UnreachableError, whole_budget
@@ -27,6 +27,8 @@ class Method:
         about: what it is.
         label: how figures and prose call it; empty for its name.
         caveat: a sentence that a reader of its figures must know.
+        small_passes: it differs from its base only in passes of few tokens, so evaluation over whole windows does not
+            tell the two apart.
         options: of its rules, where they differ from the rules' own defaults.
     """
 
@@ -35,6 +37,7 @@ class Method:
     about: str
     label: str = ""
     caveat: str = ""
+    small_passes: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,6 +67,10 @@ CALIBRATED = (
     "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
     "than requested."
 )
+REFILLED = (
+    "Under a rule that refills (OEA, XShare, and those named so) the budget counts the pairs of the base, which decide "
+    "the distinct experts: more pairs are kept, and results depend on what else is in the batch."
+)
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -90,6 +97,48 @@ METHODS = {
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat=BATCHED,
     ),
+    "adapmoe": Method(
+        "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
+        "AdapMoE",
+        caveat="AdapMoE meets the budget on the calibration text only; it is a re-implementation of its gating alone, "
+        "extended to top-K.",
+    ),
+    "xmoe": Method(
+        "xmoe", "xmoe", "XMoE: top-P with one P for all layers, calibrated to the budget", "XMoE",
+        caveat="XMoE meets the budget on the calibration text only; it is a re-implementation of its threshold alone.",
+    ),
+    "yang": Method(
+        "yang", "top_k", "a hump over depth, after Yang et al. (re-implementation)", "Yang (hump)",
+        caveat="Yang's schedule is a re-implementation; the default hump, twice as many in the middle as at the "
+        "ends, is ours.",
+    ),
+    "seer": Method(
+        "seer", "prune", "SEER-MoE's pruning: experts with the largest soft counts stay (re-implementation)",
+        "SEER-MoE",
+        caveat="SEER-MoE is a re-implementation without training. It keeps K activations per token: its budget is the "
+        "share of experts that stay.",
+    ),
+    "reap": Method(
+        "reap", "prune", "REAP's pruning: experts with the largest saliency stay (re-implementation)", "REAP",
+        caveat="REAP is a re-implementation. It keeps K activations per token: its budget is the share of experts that "
+        "stay.",
+    ),
+    "oea": Method(
+        "uniform", "refill", "OEA: uniform top-k opens experts, tokens use the best of them", "OEA",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "xshare": Method(
+        "uniform", "cap", "XShare: the batch may touch so many experts (re-implementation)", "XShare",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-l-refill": Method(
+        "alloc_l", "refill", "Alloc-L opens experts, tokens use the best of them", "Alloc-L + refill",
+        caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-moe-refill": Method(
+        "alloc_l", "alloc_t_refill", "Alloc-MoE opens experts, tokens use the best of them", "Alloc-MoE + refill",
+        caveat=REFILLED, small_passes=True,
+    ),
 }  # fmt: skip
 """In the order of every table."""
 
@@ -99,6 +148,11 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise AllocMoEError(f"unknown method {shown(name)}: expected one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def for_windows() -> list[str]:
+    """The methods that evaluation over whole windows tells from each other."""
+    return [name for name, row in METHODS.items() if not row.small_passes]
 
 
 def label(name: str) -> str:
@@ -149,6 +203,10 @@ def allocate(
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
     across, within = row.rules
+    try:
+        within.check_scoring(spec.scoring)
+    except AllocMoEError as error:
+        raise UnreachableError(str(error)) from None  # a sweep over methods goes on without it
     layers = across.allocate(request)
     return Plan(
         method=name,
@@ -173,9 +231,15 @@ def all_options() -> dict[str, Any]:
     return found
 
 
+class Model(Protocol):
+    """What a sweep wants to know of a model; an engine is one."""
+
+    spec: MoESpec
+    fingerprint: str
+
+
 def sweep(
-    spec: MoESpec,
-    fingerprint: str,
+    model: Model,
     sensitivity: Sensitivity | None,
     names: Sequence[str],
     budgets: Sequence[float],
@@ -183,9 +247,10 @@ def sweep(
 ) -> list[Plan]:
     """`original` first, then every other method at every budget.
 
-    A few layers with a large K have no ascending or descending schedule at some budgets: those are
-    left out, see `left_out`.
+    A few layers with a large K have no ascending or descending schedule at some budgets, and some rules do not fit
+    a model's router: those are left out, see `left_out`.
     """
+    spec, fingerprint = model.spec, model.fingerprint
     plans = [allocate("original", spec, fingerprint, spec.original_budget)]
     for budget in budgets:
         whole = whole_budget(budget, spec.layers, spec.top_k)

@@ -75,6 +75,19 @@ class Plan:
         """What the token rule goes by in one layer: "k", and its parameters."""
         return self.rule.numbers(self.layers[layer], self.parameters, layer)
 
+    def described(self) -> dict[str, Any]:
+        """What records and reports say of it."""
+        original = self.top_k * len(self.layers)
+        moved = {"transplanted": self.origin["transplanted"]} if "transplanted" in self.origin else {}
+        return {
+            "layers": list(self.layers),
+            "token_rule": self.token_rule,
+            "original_budget": original,
+            "share": self.budget / original,
+            "origin": {k: v for k, v in self.origin.items() if k != "transplanted"},
+            **moved,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self) | {"exact_budget": self.exact_budget}
         values["layers"] = list(self.layers)
@@ -129,7 +142,7 @@ class Plan:
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}; {self.token_rule} needs whole numbers")
         if self.exact_budget > self.budget + 1e-6:
             raise AllocMoEError(f"the plan's layers add up to {self.exact_budget:g}, over its budget of {self.budget}")
-        rule.check(self.parameters, len(self.layers))
+        rule.check(self.parameters, len(self.layers), self.top_k, self.experts)
 
 
 def _frozen(value: Any) -> Any:

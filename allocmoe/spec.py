@@ -22,7 +22,8 @@ class MoESpec:
         layers: L, the number of MoE layers.
         experts: N, routed experts per layer.
         top_k: K, experts the model itself activates per token and layer.
-        scoring: how combine weights come from router logits: "softmax" or "sigmoid".
+        scoring: how combine weights come from router logits: "softmax", "sigmoid", or "grouped softmax", where only
+            experts of some groups may be chosen.
         renormalise: whether the K weights are made to sum to one.
         shared: shared experts per layer; always active and outside every budget.
         dense_layers: decoder layers without experts.
@@ -86,7 +87,7 @@ class MoESpec:
                 layers=moe,
                 experts=int(values[family.experts]),
                 top_k=int(values[family.top_k]),
-                scoring=family.scoring,
+                scoring="grouped softmax" if values.get("topk_method") == GROUPED else family.scoring,
                 renormalise=family.renormalise(values),
                 shared=family.shared(values),
                 dense_layers=total - moe,
@@ -139,6 +140,7 @@ def _shared(c: dict[str, Any]) -> int:
     return int(c.get("n_shared_experts") or 0)
 
 
+GROUPED = "group_limited_greedy"  # of DeepSeek-V2's large model
 # Granite and gpt-oss take the softmax after top-k, which equals softmax over all, renormalised.
 FAMILIES = {
     "olmoe": Family("num_experts"),

@@ -22,12 +22,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from allocmoe import mini, records, stats
-from allocmoe.engines.hf import window_nll
+from allocmoe.data.text import windows
+from allocmoe.engines.head import window_nll
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.text import windows
 from allocmoe.records import Record
 from allocmoe.spec import fingerprint
 

@@ -21,8 +21,9 @@ import numpy as np
 import typer
 
 from allocmoe import records
-from allocmoe.history import METRICS, steps
+from allocmoe.history import steps
 from allocmoe.history.steps import ALPHA, Step
+from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 
 NOISE = Path(__file__).with_name("noise.json")

@@ -19,9 +19,9 @@ import torch
 import typer
 
 from allocmoe import mini, records
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
-from allocmoe.evaluate.text import windows
 from allocmoe.profile import algorithm1
 from allocmoe.profile.run import as_record, profile
 

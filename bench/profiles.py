@@ -25,9 +25,9 @@ from tqdm import tqdm
 from allocmoe import mini, records, stats
 from allocmoe.allocation.alloc_l import NORMALISATIONS, alloc_l
 from allocmoe.allocation.uniform import uniform
+from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
-from allocmoe.evaluate.text import Windows, windows
 from allocmoe.profile import algorithm1
 from allocmoe.records import Record
 

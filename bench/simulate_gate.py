@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from allocmoe import documents, gate, records, stats
 from allocmoe.errors import AllocMoEError
+from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 
 ORIGINAL = "original"
@@ -90,7 +91,7 @@ def main(
         plan=None,
         setup={
             "runs": runs, "sessions": sizes, "flips": flips, "items": items, "slowdown": factor, "loss": LOSS,
-            "margins": gate.MARGINS | margins, "seed": seed,
+            "margins": {n: m.margin for n, m in METRICS.items()} | margins, "seed": seed,
             "protocol": {k: v for k, v in first.setup.items() if k != "session"},
         },
         metrics=metrics,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from allocmoe.measure import protocol, shapes
+from allocmoe.methods import sweep
 
 METHODS = ("original", "uniform", "alloc-l", "naee", "dynamic-moe", "alloc-t", "alloc-moe")
 TOKENS = torch.randint(4096, (8, 32 + 128), generator=torch.Generator().manual_seed(0))
@@ -20,7 +21,7 @@ TOKENS = torch.randint(4096, (8, 32 + 128), generator=torch.Generator().manual_s
 def setting() -> tuple[Any, dict[str, Any]]:
     engine = shapes.build("olmoe-small")
     half = engine.spec.original_budget // 2
-    plans = protocol.all_plans(engine, protocol.random_profile(engine), METHODS, [half])
+    plans = sweep(engine, protocol.random_profile(engine), METHODS, [half])
     return engine, {plan.method: plan for plan in plans}
 
 

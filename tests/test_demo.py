@@ -11,13 +11,14 @@ import torch
 from allocmoe import demo as module
 from allocmoe import records
 from allocmoe.demo import Size, demo
+from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate import quality
+from allocmoe.measure import shapes
 from allocmoe.measure.protocol import Protocol
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
-from allocmoe.profile import run as profiling
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
@@ -32,7 +33,10 @@ torch.set_num_threads(1)  # many small products: more threads only wait for each
 
 
 def run(out: Path) -> dict[str, Any]:
-    return demo(MODEL, out, TINY, shape="olmoe-small", progress=False)
+    """With the model's own wide shape, made thin: same layers, experts and plans, less to multiply."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(shapes.SHAPES, "olmoe-wide", lambda: shapes._olmoe(**shapes._SMALL, intermediate_size=16))
+        return demo(MODEL, out, TINY, progress=False)
 
 
 def of(found: list[Record], about: str) -> list[tuple[str | None, int | None]]:
@@ -74,7 +78,7 @@ def resumed(interrupted: tuple[Path, list[Record]], counted: list[Plan]) -> tupl
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "_measure", counting)
-        patch.setattr(profiling, "profile", lambda *_, **__: pytest.fail("the profile was whole"))
+        patch.setattr(Sensitivity, "save", lambda *_: pytest.fail("the profile was whole"))
         return out, run(out)
 
 
@@ -124,6 +128,23 @@ def test_records_hold_quality_speed_and_what_was_spent(resumed: tuple[Path, dict
     assert len({r.setup["session"] for r in speed}) == 1
     assert {r.method for r in speed} == set(METHODS)
     assert all(len(r.samples["decode_s"]) == TINY.protocol.runs for r in speed)
+    assert {r.model for r in speed} == {"olmoe-wide (random weights)"}
+    assert {r.budget for r in speed} == {SPEC.original_budget, SPEC.original_budget // 2}
+    for record in speed:  # each speed belongs to the quality of the very same plan
+        source = record.details["transplanted"]
+        (pair,) = [r for r in found if r.about == "quality" and r.plan == source["plan"]]
+        assert (pair.model, pair.fingerprint) == (source["model"], source["fingerprint"])
+        assert (pair.method, pair.budget) == (record.method, record.budget)
+        assert pair.details["layers"] == record.details["layers"]
+
+
+def test_without_a_wide_shape_the_model_itself_is_timed() -> None:
+    engine = HFEngine.load(resolve(MODEL))
+    plans = [allocate("uniform", SPEC, engine.fingerprint, budget) for budget in SPEC.budgets()]
+    plans.insert(0, allocate("original", SPEC, engine.fingerprint, SPEC.original_budget))
+    timed, chosen = module._timed(engine, plans, None, 0)
+    assert timed is engine
+    assert [(p.method, p.budget) for p in chosen] == [("original", 128), ("uniform", 64)]
 
 
 def test_the_page_is_there(resumed: tuple[Path, dict[str, Any]]) -> None:

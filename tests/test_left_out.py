@@ -11,13 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOME = "tests/engines/vllm_plugin/test_distribution.py"
-# as if it were not installed
-HIDDEN = "import sys; sys.modules['vllm'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
 
-def without_vllm(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def without_vllm(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """pytest as if vLLM were not installed, also in the processes that it starts."""
+    (folder / "hidden.py").write_text("import sys\nsys.modules['vllm'] = None\n")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "ALLOCMOE_"))}
-    command = [sys.executable, "-c", HIDDEN, "-p", "no:cacheprovider", *arguments, SOME]
+    inherited["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "hidden", "-p", "no:cacheprovider", *arguments, SOME]
     return subprocess.run(
         command, cwd=ROOT, env={**inherited, **environment}, capture_output=True, text=True, timeout=300
     )
@@ -25,8 +26,8 @@ def without_vllm(*arguments: str, **environment: str) -> subprocess.CompletedPro
 
 @pytest.mark.whole
 @pytest.mark.parametrize("jobs", ["0", "1"])
-def test_they_are_counted(jobs: str) -> None:
-    done = without_vllm("--numprocesses", jobs)
+def test_they_are_counted(jobs: str, tmp_path: Path) -> None:
+    done = without_vllm(tmp_path, "--numprocesses", jobs)
     assert done.returncode == 0, done.stdout
     said, result = done.stdout.splitlines()[-2:]
     assert said.startswith("2 tests of vLLM were left out")
@@ -34,8 +35,9 @@ def test_they_are_counted(jobs: str) -> None:
     assert "2 skipped" in result
 
 
-def test_where_they_must_run_it_is_an_error() -> None:
-    done = without_vllm(ALLOCMOE_REQUIRE_VLLM="1")
+@pytest.mark.whole
+def test_where_they_must_run_it_is_an_error(tmp_path: Path) -> None:
+    done = without_vllm(tmp_path, ALLOCMOE_REQUIRE_VLLM="1")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "vLLM must be tested here and is not installed" in done.stderr
     assert "passed" not in done.stdout

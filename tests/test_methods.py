@@ -14,6 +14,7 @@ from allocmoe.allocation.lexi import lexi as search
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS, allocate
 from allocmoe.plan import Plan
+from allocmoe.profile.quantities import QUANTITIES
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.spec import PAPER_BUDGETS, MoESpec
 
@@ -24,8 +25,8 @@ SPECS = {
     "olmoe": MoESpec("olmoe", 16, 64, 8, "softmax", False, 0, 0),
 }
 SETTINGS = [(name, budget) for name, s in SPECS.items() for budget in PAPER_BUDGETS[(s.layers, s.experts, s.top_k)]]
-# the table of the methods as the project describes them: name -> (layer rule, token rule)
-TABLE = {
+# the paper's methods as it describes them: name -> (layer rule, token rule)
+PAPER = {
     "original": ("full", "top_k"),
     "uniform": ("uniform", "top_k"),
     "ascending": ("ascending", "top_k"),
@@ -37,26 +38,27 @@ TABLE = {
     "alloc-t": ("mean", "alloc_t"),
     "alloc-moe": ("alloc_l", "alloc_t"),
 }
-PROFILED = {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe"}
+PROFILED = {name for name, row in METHODS.items() if row.needs}
+PRUNING = {name for name, row in METHODS.items() if row.token_rule == "prune"}  # a budget of whole experts
+FRACTIONS = {name for name, row in METHODS.items() if row.layer_rule in ("mean", "adapmoe", "xmoe")} | PRUNING
 
 
 def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
     """A random profile whose perplexities and distances fall with every expert more."""
     rng, shape = np.random.default_rng(seed), (spec.layers, spec.top_k)
     fall = rng.lognormal(-3, 1, shape).cumsum(1)[:, ::-1]
-    distances = np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))])
+    special = {
+        "perplexity": (9 + fall).tolist(),
+        "distances": np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))]).tolist(),
+        "adapmoe": {"threshold": [3.0, 2.0, 1.0], "kept": curve(spec, rng)},
+        "xmoe": {"threshold": [-1.0, 0.4, 0.9], "kept": curve(spec, rng)},
+    }
+    drawn = {name: rng.random(q.shapes(spec)).tolist() for name, q in QUANTITIES.items() if name not in special}
+    return Sensitivity(spec, FINGERPRINT, special | drawn, calibration={"text": "random"})
 
-    return Sensitivity(
-        spec=spec,
-        fingerprint=FINGERPRINT,
-        quantities={
-            "perplexity": (9 + fall).tolist(),
-            "distances": distances.tolist(),
-            "top_p": rng.random(shape[::-1]).tolist(),
-            "naee": rng.random(shape[::-1]).tolist(),
-        },
-        calibration={"text": "random"},
-    )
+
+def curve(spec: MoESpec, rng: np.random.Generator) -> list[list[float]]:
+    return [[1] * spec.layers, rng.uniform(1, spec.top_k, spec.layers).tolist(), [spec.top_k] * spec.layers]
 
 
 PROFILES = {name: profile(spec) for name, spec in SPECS.items()}
@@ -73,9 +75,9 @@ def refused(says: str, *args: Any, **options: Any) -> None:
 
 
 def test_the_table_is_the_one_described() -> None:
-    assert {name: (row.layer_rule, row.token_rule) for name, row in METHODS.items()} == TABLE
-    assert {name for name, row in METHODS.items() if row.needs_profile} == PROFILED
-    assert all(row.about for row in METHODS.values())
+    assert {name: (METHODS[name].layer_rule, METHODS[name].token_rule) for name in PAPER} == PAPER
+    assert list(METHODS)[: len(PAPER)] == list(PAPER), "the order of every table"
+    assert {name for name in PAPER if METHODS[name].needs} == {"lexi", "alloc-l", "dynamic-moe", "naee", "alloc-moe"}
 
 
 @pytest.mark.parametrize(("name", "budget"), SETTINGS)
@@ -86,12 +88,17 @@ def test_every_method_spends_the_budget_and_survives_its_file(
     spec = SPECS[name]
     budget = spec.original_budget if method == "original" else budget
     plan = make(method, name, budget)
-    assert (plan.method, plan.token_rule) == (method, TABLE[method][1])
-    assert plan.exact_budget == budget == plan.budget
+    assert (plan.method, plan.token_rule) == (method, METHODS[method].token_rule)
+    assert plan.budget == budget
+    if method in PRUNING:
+        assert budget - spec.top_k / spec.experts < plan.exact_budget <= budget + 1e-9
+    else:
+        assert plan.exact_budget == (pytest.approx(budget, abs=1e-9) if method in FRACTIONS else budget)
     assert len(plan.layers) == spec.layers
     assert all(1 <= k <= spec.top_k for k in plan.layers)
-    assert method == "alloc-t" or all(k == int(k) for k in plan.layers)
-    assert len(plan.parameters.get("threshold", ())) == (spec.layers if plan.token_rule in ("top_p", "naee") else 0)
+    assert method in FRACTIONS or all(k == int(k) for k in plan.layers)
+    assert set(plan.parameters) == set(plan.rule.parameters)
+    assert all(len(plan.parameters[n]) == spec.layers for n, p in plan.rule.parameters.items() if p.per == "layer")
     plan.check_model(spec, FINGERPRINT)
     plan.save(tmp_path / "plan.json")
     again = Plan.load(tmp_path / "plan.json")
@@ -142,6 +149,22 @@ def test_options_reach_the_plan() -> None:
     assert (plan.parameters["k_base"], plan.reference) == (2, "survivors")
 
 
+def test_refill_and_cap_carry_their_numbers() -> None:
+    """K' is K and small passes have 64 tokens unless said otherwise; the cap is what uniform top-k would touch."""
+    assert make("oea", "olmoe", 64).parameters == {"pairs": 8, "refill_tokens": 64}
+    chosen = make("alloc-moe-refill", "olmoe", 64, pairs=6, refill_tokens=16, k_base=2).parameters
+    assert chosen == {"pairs": 6, "refill_tokens": 16, "k_base": 2}
+    assert make("alloc-moe-refill", "olmoe", 64).layers == make("alloc-moe", "olmoe", 64).layers
+    for batch, k in ((8, 3), (8, 4), (1, 4), (64, 4)):
+        # each of 64 experts is left alone by all tokens with probability (1 - k / 64) ** batch
+        expected = sum(1 - (1 - k / 64) ** batch for _ in range(64))
+        made = make("xshare", "olmoe", 16 * k, batch=batch)
+        assert made.layers == (k,) * 16
+        assert all(abs(c - expected) <= 0.5 for c in made.parameters["experts"])
+    assert make("xshare", "olmoe", 64).parameters["experts"] == (26,) * 16
+    assert make("xshare", "olmoe", 64, batch=1).parameters["experts"] == (4,) * 16
+
+
 @pytest.mark.parametrize("method", sorted(set(METHODS) - PROFILED))
 def test_methods_without_a_profile_need_none(method: str) -> None:
     budget = 128 if method == "original" else 80
@@ -169,6 +192,11 @@ def test_a_missing_or_foreign_profile_is_refused(method: str) -> None:
         ("alloc-l", 80, {"normalize": "softmax"}, "unknown normalisation"),
         ("alloc-t", 80, {"k_base": -1}, "k_base"),
         ("alloc-t", 80, {"reference": "none"}, "unknown reference"),
+        ("oea", 80, {"pairs": 9}, "pairs must be within 1..8"),
+        ("oea", 80, {"pairs": -1}, "pairs must be within 1..8"),
+        ("oea", 80, {"refill_tokens": -1}, "refill_tokens must not be negative"),
+        ("oea", 80, {"refill_tokens": 1.5}, "refill_tokens must be a whole number"),
+        ("xshare", 80, {"batch": 0}, "batch must be at least 1"),
     ],
 )
 def test_an_impossible_request_is_refused(method: str, budget: float, options: dict[str, Any], says: str) -> None:
@@ -180,7 +208,7 @@ def test_profiles_round_trip_and_refuse_a_wrong_shape(tmp_path: Path) -> None:
     known.save(tmp_path / "profile.json")
     assert Sensitivity.load(tmp_path / "profile.json") == known
     assert known.digest != profile(SPECS["qwen"], seed=1).digest
-    for table in ("perplexity", "distances", "top_p", "naee"):
+    for table in ("perplexity", "distances", "top_p", "naee", "soft_counts", "saliency"):
         first, *others = known.quantity(table)
         for wrong in (others, [first[1:], *others], "text", {"a": first}, [[None] * len(first), *others]):
             with pytest.raises(AllocMoEError, match=table):

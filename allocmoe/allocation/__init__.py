@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from allocmoe.allocation import alloc_l, ascending, descending, full, lexi, mean, uniform
+from allocmoe.allocation import alloc_l, ascending, descending, full, joint, lexi, mean, reap, seer, uniform, yang
 from allocmoe.allocation.rule import LayerRule, Request
 from allocmoe.errors import AllocMoEError, shown
 
 RULES = {
     rule.name: rule
-    for rule in (full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE)
-}
+    for rule in (
+        full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE,
+        joint.along("adapmoe"), joint.along("xmoe"), yang.RULE, seer.RULE, reap.RULE,
+    )
+}  # fmt: skip
 
 
 def layer_rule(name: str) -> LayerRule:

@@ -9,7 +9,7 @@ from allocmoe.spec import MoESpec
 
 
 class UnreachableError(AllocMoEError):
-    """A schedule that no layers of this model can follow to this budget; a sweep leaves it out."""
+    """A plan that this model cannot follow at this budget; a sweep leaves it out."""
 
 
 def shape(spec: MoESpec | tuple[int, int]) -> tuple[int, int]:

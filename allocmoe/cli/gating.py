@@ -9,7 +9,10 @@ import typer
 
 from allocmoe.cli.common import Json, check_writable, print_json
 from allocmoe.errors import AllocMoEError
+from allocmoe.metrics import METRICS, settings
 
+MARGINS = settings({name: metric.margin for name, metric in METRICS.items()})
+OTHERS = ", ".join(f"{name} in {metric.unit}" for name, metric in METRICS.items() if metric.unit != "%")
 New = Annotated[Path, typer.Argument(help="Records of one commit, with several sessions of speed.")]
 
 
@@ -51,7 +54,7 @@ def gate(
     floors: Annotated[Path | None, typer.Option(help="Absolute limits, an allocmoe.floors document.")] = None,
     margin: Annotated[
         list[str] | None,
-        typer.Option(help="METRIC=PERCENT a worsening may be (accuracy: points); repeat. Default: 1, speed 3."),
+        typer.Option(help=f"METRIC=PERCENT a worsening may be ({OTHERS}); repeat. Default: {MARGINS}."),
     ] = None,
     across_machines: Annotated[
         bool, typer.Option("--across-machines", help="Compare quality, never speed, of two machines.")

@@ -10,9 +10,12 @@ import typer
 
 from allocmoe.cli.common import Json, notes, out, print_json
 from allocmoe.errors import AllocMoEError
+from allocmoe.metrics import METRICS, settings
 
 if TYPE_CHECKING:
     from allocmoe.history import Change, Gap
+
+LEAST = settings({name: 100 * metric.minimum for name, metric in METRICS.items()})
 
 
 def history(
@@ -20,8 +23,7 @@ def history(
     worse_only: Annotated[bool, typer.Option("--worse-only", help="Leave out what became better.")] = False,
     min_change: Annotated[
         list[str] | None,
-        typer.Option(help="METRIC=PERCENT, the smallest change that counts; repeat. Default: perplexity=0.2, "
-                     "accuracy=1, activations=0.5, prefill=2, decode=2."),
+        typer.Option(help=f"METRIC=PERCENT, the smallest change that counts; repeat. Default: {LEAST}."),
     ] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -40,7 +42,7 @@ def history(
     gaps = past.gaps(lines)
     commits = len(lines[0].commits) if lines else 0
     unnamed = sum(not past.named(r) for r in found)
-    timed = sum(past.METRICS[s.metric].noise for s in lines)
+    timed = sum(METRICS[s.metric].noise for s in lines)
     if as_json:
         return print_json({
             "series": len(lines), "commits": commits, "records_without_commit": unnamed,
@@ -79,19 +81,17 @@ def minimum(texts: Sequence[str]) -> dict[str, float]:
 
     Raises AllocMoEError for another form, an unknown metric, or a percentage below 0.
     """
-    from allocmoe.history import METRICS
-
     found = {}
     for text in texts:
         metric, _, percent = text.partition("=")
         if metric not in METRICS:
-            raise AllocMoEError(f"--min-change {text!r} names no metric: expected one of {', '.join(METRICS)}")
+            raise AllocMoEError(f"--min-change {text[:80]!r} names no metric: expected one of {', '.join(METRICS)}")
         try:
             found[metric] = float(percent) / 100
         except ValueError:
             found[metric] = -1.0
         if not 0 <= found[metric] < 10:
-            raise AllocMoEError(f"--min-change {text!r} is not METRIC=PERCENT from 0 to 1000, like perplexity=0.2")
+            raise AllocMoEError(f"--min-change {text[:80]!r} is not METRIC=PERCENT from 0 to 1000, like perplexity=0.2")
     return found
 
 

@@ -23,7 +23,8 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, left_out
+from allocmoe.metrics import METRICS
 
 
 def eval(
@@ -34,6 +35,9 @@ def eval(
     windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 32,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
+    as_decode: Annotated[
+        bool, typer.Option("--as-decode", help="Route the text as decoding a batch's windows side by side would.")
+    ] = False,
     items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 100,
     task: Annotated[
         list[str] | None,
@@ -49,15 +53,16 @@ def eval(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure the quality of plans (and always of the unchanged model): perplexity, and tasks through lm-eval.
+    """Measure the quality of plans (and always of the unchanged model): perplexity, KL divergence from the unchanged
+    model and the share of changed most likely tokens (not with vLLM), and tasks through lm-eval.
 
     What the records file holds already is not measured again.
     Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
     """
+    from allocmoe.data.text import windows as cut
     from allocmoe.evaluate.loading import load
     from allocmoe.evaluate.quality import evaluate
     from allocmoe.evaluate.tasks.suite import TaskSuite
-    from allocmoe.evaluate.text import windows as cut
     from allocmoe.methods import allocate as make
     from allocmoe.mini import resolve
     from allocmoe.plan import Plan
@@ -73,15 +78,18 @@ def eval(
     held_out = cut(live.tokenizer, text, windows, window)
     suite = TaskSuite(live, task, task_batch, lm, cap=cap) if items else None
     found = evaluate(
-        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed, progress=not as_json
+        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed,
+        passes="decode" if as_decode else "prefill", progress=not as_json,
     )  # fmt: skip
     if as_json:
         rows = [{"method": r.method, "budget": r.budget, "spent": r.spent["per_token"], **r.metrics} for r in found]
         return print_json({"records": str(to), "results": rows})
     groups = [name for name in found[0].metrics if name.startswith("group/")]
-    table = Table("method", "budget", "spent", "perplexity", *[g.removeprefix("group/") for g in groups])
+    apart = {n: column for n, column in (("kl", "KL"), ("flips", "flips")) if all(n in r.metrics for r in found)}
+    named = [*apart.values(), *(g.removeprefix("group/") for g in groups)]
+    table = Table("method", "budget", "spent", "perplexity", *named)
     for r in found:
-        shares = [f"{100 * r.metrics[g]:.1f} %" for g in groups]
+        shares = [METRICS[n].shown(r.metrics[n]) for n in apart] + [f"{100 * r.metrics[g]:.1f} %" for g in groups]
         table.add_row(
             str(r.method), str(r.budget), f"{r.spent['per_token']:.1f}", f"{r.metrics['perplexity']:.3f}", *shares
         )
@@ -107,6 +115,7 @@ def measure(
 
     from allocmoe.measure import run as running
     from allocmoe.measure import suite as suites
+    from allocmoe.measure.tracked import values
 
     wanted = suites.installed(suites.chosen(suite))
     check_machine(wanted.dtype, wanted.device)
@@ -114,7 +123,7 @@ def measure(
     found = running.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
     if as_json:
         rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
-                for k, v in suites.values(found)]  # fmt: skip
+                for k, v in values(found)]  # fmt: skip
         return print_json({"records": str(to), "results": rows})
     out.print(f"{len(found)} records in {to}: compare with `allocmoe gate`, look with `allocmoe report`")
     return None
@@ -162,7 +171,7 @@ def bench(
     names, budgets = method or list(METHODS), budget or live.spec.budgets()
     plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
     live = engine_class(engine).adopt(live)
-    missing = protocol.left_out(names, budgets, plans)
+    missing = left_out(names, budgets, plans)
     if missing:
         notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")
     records.resume(to)

@@ -87,7 +87,7 @@ def profile(
     Interrupted, it goes on where it was; a profile that is there already gets what it lacks.
     Example: [bold]allocmoe profile mini-olmoe --windows 8 --out profile.json[/bold]
     """
-    from allocmoe.evaluate.text import windows as cut
+    from allocmoe.data.text import windows as cut
     from allocmoe.methods import needs
     from allocmoe.profile.quantities import quantity as known
     from allocmoe.profile.run import kept

@@ -11,6 +11,7 @@ from allocmoe.errors import AllocMoEError, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from allocmoe.engines.head import Scores
     from allocmoe.engines.spent import Spent
     from allocmoe.plan import Plan
     from allocmoe.spec import MoESpec
@@ -42,12 +43,15 @@ class Engine(Protocol):
     Attributes:
         name, spec, fingerprint: of the model.
         tokenizer: of the model, None without one.
+        full_logits: whether it has what needs logits over the full vocabulary and a hold on every pass: `reference`,
+            `scores` and `as_decode`.
     """
 
     name: str
     spec: MoESpec
     fingerprint: str
     tokenizer: Any
+    full_logits: bool
 
     @property
     def vocabulary(self) -> int:
@@ -64,6 +68,15 @@ class Engine(Protocol):
 
     def nll(self, ids: Tensor) -> Tensor:
         """Summed negative log-likelihood [B] in nats, float64, of windows [B, T] run as one batch."""
+
+    def reference(self, ids: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of the unchanged model, whatever is in force; not counted."""
+
+    def scores(self, ids: Tensor, reference: Tensor) -> Scores:
+        """`nll` of windows [B, T], exactly, with how far each position is from `reference(ids)`."""
+
+    def as_decode(self) -> AbstractContextManager[Any]:
+        """Have `nll` and `scores` decide and count per position, as decoding the windows side by side would."""
 
     def timed(self, tokens: Tensor, prompt: int) -> tuple[float, float]:
         """Seconds of prefill over the first `prompt` columns of [B, n] ids, and of n - prompt decode steps."""

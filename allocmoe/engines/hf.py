@@ -12,31 +12,29 @@ rest with weight 0 and the sentinel id N. Dropped experts are skipped, not multi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from allocmoe.engines.experts import use_skipping
+from allocmoe.engines.head import Scores, window_nll, window_scores
+from allocmoe.engines.passes import Rule, by_position
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
+from allocmoe.routing import Scoring
 from allocmoe.spec import MoESpec, fingerprint, model_name
 
-HEAD_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}  # of logits made at a time: what a cache, or a GPU, holds
 FIXED_K = ("granitemoe",)  # families whose layer in transformers splits its work by K columns
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-# (weights [T, K], expert ids [T, K], real rows [T] or None, logits [T, N]) -> weights and ids, dropped pairs marked
-Rule = Callable[[Tensor, Tensor, "Tensor | None", Tensor], tuple[Tensor, Tensor]]
 
 
 class HFEngine:
@@ -50,6 +48,8 @@ class HFEngine:
         spent: counts since `spent.reset()`, when `counting` is on.
         routers: the router modules, in depth order.
     """
+
+    full_logits = True
 
     def __init__(self, model: PreTrainedModel, spec: MoESpec, name: str, mark: str, tokenizer: Any = None) -> None:
         self.model, self.spec, self.name, self.fingerprint = model.eval(), spec, name, mark
@@ -66,6 +66,7 @@ class HFEngine:
         self.spent = Spent(spec.layers, spec.experts, model.device)
         self._rules: list[Rule | None] = [None] * spec.layers
         self._valid: Tensor | None = None
+        self._decoding, self._passes = False, 1
         model.register_forward_pre_hook(self._note_padding, with_kwargs=True)
         for layer, router in enumerate(self.routers):
             router.register_forward_hook(self._hook(layer))
@@ -95,10 +96,20 @@ class HFEngine:
         """Put a plan in force, replacing any other; AllocMoEError if it was made for another model, or
         if transformers' layer of this family cannot work with fewer than K experts."""
         plan.check_model(self.spec, self.fingerprint)
+        self.check_routers()
+        self._rules = [
+            PlannedLayer.of(
+                plan, layer, scoring=partial(scoring_of, router, self.spec), device=next(router.parameters()).device
+            )
+            for layer, router in enumerate(self.routers)
+        ]  # fmt: skip
+        self.plan = plan
+
+    def check_routers(self) -> None:
+        """AllocMoEError for a family whose routers do not give (raw logits [T, N], weights, ids) as the hook reads
+        them: its layer takes what they give in another order, and top-k as fixed."""
         if self.spec.family in FIXED_K:
             raise AllocMoEError(f"transformers' {self.spec.family} layer takes top-k as fixed: no plan can change it")
-        self._rules = [PlannedLayer.of(plan, layer, spec=self.spec) for layer in range(self.spec.layers)]
-        self.plan = plan
 
     def revert(self) -> None:
         """Back to the unchanged model."""
@@ -130,8 +141,18 @@ class HFEngine:
 
     def backbone(self, ids: Tensor) -> Tensor:
         """Last hidden states [B, T, H] for whole windows [B, T], without the LM head."""
-        self._valid = None
+        self._valid, self._passes = None, ids.shape[1] if self._decoding else 1
         return self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False).last_hidden_state
+
+    @contextmanager
+    def as_decode(self) -> Iterator[HFEngine]:
+        """Have whole windows computed as if decoded: see `passes`. Concerns `backbone`, `nll`, `scores` and what is
+        counted in them (T passes of B tokens each); calls of the model itself stay as they are."""
+        before, self._decoding = self._decoding, True
+        try:
+            yield self
+        finally:
+            self._decoding = before
 
     @property
     def vocabulary(self) -> int:
@@ -147,6 +168,22 @@ class HFEngine:
         """Summed negative log-likelihood [B] in nats, float64, of windows [B, T] run as one batch."""
         ids = ids.to(self.model.device)
         return window_nll(self.model.get_output_embeddings(), self.backbone(ids), ids)
+
+    @torch.inference_mode()
+    def reference(self, ids: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of the unchanged model, whatever is in force; not counted."""
+        before = self._rules, self.counting
+        self._rules, self.counting = [None] * self.spec.layers, False
+        try:
+            return self.backbone(ids)
+        finally:
+            self._rules, self.counting = before
+
+    @torch.inference_mode()
+    def scores(self, ids: Tensor, reference: Tensor) -> Scores:
+        """`nll` of windows [B, T] run as one batch, exactly, with how far each position is from `reference(ids)`."""
+        ids = ids.to(self.model.device)
+        return window_scores(self.model.get_output_embeddings(), self.backbone(ids), reference.to(ids.device), ids)
 
     @torch.inference_mode()
     def prefill(self, prompt: Tensor) -> Any:
@@ -187,35 +224,38 @@ class HFEngine:
         """Rows that an attention mask calls padding must not get budget."""
         ids = kwargs.get("input_ids", args[0] if args else None)
         mask = kwargs.get("attention_mask")
-        self._valid = None
+        self._valid, self._passes = None, 1
         if ids is not None and mask is not None and mask.dim() == 2 and not bool(mask.all()):
             self._valid = mask[:, -ids.shape[1] :].bool().reshape(-1)
 
     def _hook(self, layer: int) -> Any:
         def hook(_module: nn.Module, _args: Any, output: tuple[Tensor, Tensor, Tensor]) -> Any:
-            rule, valid = self._rules[layer], self._valid
+            rule, valid, passes = self._rules[layer], self._valid, self._passes
             logits, weights, index = output
             if valid is not None and len(valid) != len(index):
                 valid = None
             if rule is not None:
-                weights, index = rule(weights, index, valid, logits)
+                if passes == 1:
+                    weights, index = rule(weights, index, valid, logits)
+                else:
+                    weights, index = by_position(rule, passes, weights, index, logits)
                 output = (logits, weights, index)
             if self.counting:
-                self.spent.add(layer, index, valid)
+                self.spent.add(layer, index, valid, passes)
             return output
 
         return hook
 
 
-def window_nll(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
-    """Summed NLL [B] in float64 of each window, from last hidden states [B, T, H] and ids [B, T].
-
-    Rows of logits are made in pieces: less memory, and on a CPU they stay in the cache.
-    """
-    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
-    rows = max(1, HEAD_BYTES.get(states.device.type, 1 << 30) // (4 * head.weight.shape[0]))
-    losses = [
-        F.cross_entropy(head(states[i : i + rows]).float(), targets[i : i + rows], reduction="none")
-        for i in range(0, len(targets), rows)
-    ]
-    return torch.cat(losses).view(len(ids), -1).double().sum(1)
+def scoring_of(router: Any, spec: MoESpec) -> Scoring:
+    """How a router of transformers scores: what its module holds, and its spec where it is always so."""
+    by_method = hasattr(router, "topk_method")  # DeepSeek-V2's: it never renormalises, and groups if told to
+    grouped = router.topk_method != "greedy" if by_method else hasattr(router, "num_group")
+    return Scoring(
+        spec.scoring.split()[-1],  # "grouped softmax" is a softmax
+        renormalise=not by_method and bool(getattr(router, "norm_topk_prob", spec.renormalise)),
+        scale=float(getattr(router, "routed_scaling_factor", 1.0)),
+        groups=int(router.num_group) if grouped else 1,
+        open_groups=int(router.topk_group) if grouped else 1,
+        bias=getattr(router, "e_score_correction_bias", None),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
-from allocmoe.routing import Candidates, TokenRule
-from allocmoe.spec import MoESpec
+from allocmoe.routing import Candidates, Scoring, TokenRule
+from allocmoe.routing.scores import PLAIN
 
 
 def sort_candidates(weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ class PlannedLayer:
         top_k: K.
         dropped: id that marks a dropped pair; its weight is 0.
         reference: see Plan.
-        scoring, renormalise: of the model, for rules that read the router's logits.
+        scoring: of the model's layer, for rules that read the router's logits.
     """
 
     rule: TokenRule
@@ -40,29 +40,46 @@ class PlannedLayer:
     top_k: int
     dropped: int
     reference: str = "original"
-    scoring: str = "softmax"
-    renormalise: bool = False
+    scoring: Scoring = PLAIN
 
     @classmethod
-    def of(cls, plan: Plan, layer: int, dropped: int | None = None, spec: MoESpec | None = None) -> PlannedLayer:
-        """One MoE layer of a plan; `dropped` is the sentinel id N unless said otherwise.
+    def of(
+        cls,
+        plan: Plan,
+        layer: int,
+        dropped: int | None = None,
+        scoring: Callable[[], Scoring] = lambda: PLAIN,
+        device: torch.device | None = None,
+    ) -> PlannedLayer:
+        """One MoE layer of a plan.
 
-        Raises AllocMoEError for a rule that reads logits where the model's scores cannot be made of them.
+        Args:
+            plan, layer: which.
+            dropped: see above; the sentinel id N unless said otherwise.
+            scoring: called for the layer's scoring if the rule reads logits, so that a router that is not understood
+                is refused (AllocMoEError) there and nowhere else.
+            device: lists of numbers become tensors there, now and not at every pass.
         """
         rule = plan.rule
-        if rule.logits and spec is not None and spec.scoring != "softmax":
-            raise AllocMoEError(
-                f"{rule.name} needs scores over all experts, which are known here for softmax routers, and this "
-                f"model's router is {spec.scoring}: use another method's plan"
-            )
-        numbers = {name: _wide(value) for name, value in plan.numbers(layer).items()}
-        made = cls(rule, numbers, plan.top_k, plan.experts if dropped is None else dropped, plan.reference)
-        return replace(made, scoring=spec.scoring, renormalise=spec.renormalise) if spec else made
+        numbers = {name: _wide(value, device) for name, value in plan.numbers(layer).items()}
+        known = scoring() if rule.logits else PLAIN
+        rule.check_scoring(known.name)
+        return cls(rule, numbers, plan.top_k, plan.experts if dropped is None else dropped, plan.reference, known)
 
     @property
     def ragged(self) -> bool:
         """Whether tokens of one pass may keep different numbers of experts."""
         return self.rule.ragged or isinstance(self.numbers["k"], Tensor)
+
+    @property
+    def alone(self) -> bool:
+        """Whether every token is decided by itself."""
+        return self.rule.alone
+
+    @property
+    def many(self) -> bool:
+        """Whether several passes can be decided at once: weights and ids [passes, T, K]."""
+        return self.rule.many
 
     def on(self, device: torch.device) -> PlannedLayer:
         """The same with tensors as numbers, to be changed under a captured graph."""
@@ -97,7 +114,7 @@ class PlannedLayer:
             return weights, index
         weights, index = sort_candidates(weights, index)
         whole = weights.sum(-1, keepdim=True) if self.reference == "survivors" else None
-        offered = Candidates(weights, index, valid, logits, self.scoring, self.renormalise)
+        offered = Candidates(weights, index, valid, logits, self.scoring)
         weights, index, keep = self.rule.select(offered, self.numbers)
         if valid is not None:
             keep = valid[:, None].expand_as(index) if keep is None else keep & valid[:, None]
@@ -109,6 +126,6 @@ class PlannedLayer:
         return weights, index
 
 
-def _wide(value: Any) -> Any:
-    """A list of numbers as a tensor, made once and not at every pass; one number as it is."""
-    return torch.tensor(value, dtype=torch.float64) if isinstance(value, tuple) else value
+def _wide(value: Any, device: torch.device | None) -> Any:
+    """A list of numbers as a tensor; one number as it is."""
+    return torch.tensor(value, dtype=torch.float64).to(device or "cpu") if isinstance(value, tuple) else value

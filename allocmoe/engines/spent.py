@@ -32,20 +32,25 @@ class Spent:
         for name in COUNTS:
             getattr(self, name).zero_()
 
-    def add(self, layer: int, index: Tensor, valid: Tensor | None) -> None:
+    def add(self, layer: int, index: Tensor, valid: Tensor | None, passes: int = 1) -> None:
         """Count one pass: `index` [T, k] holds expert ids, N or -1 where dropped. Nothing waits for the
-        device; a pass of padding alone is none."""
+        device; a pass of padding alone is none. With several passes at once row r is of pass r % passes."""
         experts = self.shape[1]
         index = index.long() % (experts + 1)
         if valid is not None:
             index = index.masked_fill(~valid[:, None], experts)
-        slots = index.new_zeros(experts + 1)
-        hits = slots.scatter_add_(0, index.flatten(), torch.ones_like(index.flatten()))[:experts]
-        real: Any = len(index) if valid is None else valid.sum()
-        self.load[layer] += hits
-        self.tokens[layer] += real
+        tokens: Any = len(index) if valid is None else valid.sum()
+        real: Any = tokens > 0
+        if passes > 1:
+            index = index + (experts + 1) * (torch.arange(len(index), device=index.device) % passes)[:, None]
+            real = passes if valid is None else valid.view(-1, passes).any(0).sum()
+        slots = index.new_zeros(passes * (experts + 1))
+        slots.scatter_add_(0, index.flatten(), torch.ones_like(index.flatten()))
+        hits = slots.view(passes, experts + 1)[:, :experts]
+        self.load[layer] += hits.sum(0)
+        self.tokens[layer] += tokens
         self.distinct[layer] += (hits > 0).sum()
-        self.passes[layer] += real > 0
+        self.passes[layer] += real
 
     @property
     def activations(self) -> Tensor:

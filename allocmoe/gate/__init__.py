@@ -8,12 +8,9 @@
 """
 
 from allocmoe.gate.floors import load as load_floors
-from allocmoe.gate.pairing import METRICS
-from allocmoe.gate.verdict import MARGINS, NEW, PASS, REGRESSED, UNMEASURED, Gate, Row, compare, read_margins
+from allocmoe.gate.verdict import NEW, PASS, REGRESSED, UNMEASURED, Gate, Row, compare, read_margins
 
 __all__ = [
-    "MARGINS",
-    "METRICS",
     "NEW",
     "PASS",
     "REGRESSED",

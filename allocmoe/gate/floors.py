@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from allocmoe import documents
+from allocmoe import documents, metrics
+from allocmoe.errors import AllocMoEError
 
 
 def load(path: Path) -> dict[str, float]:
     """Row name -> limit, from a document of kind "allocmoe.floors" (`schemas/floors.json`).
 
-    Raises AllocMoEError for a file that cannot be read or is no such document.
+    Raises AllocMoEError for a file that cannot be read, is no such document or names an unknown metric.
     """
-    return {name: float(limit) for name, limit in documents.read(path, "floors")["rows"].items()}
-
-
-def broken(metric: str, value: float, limit: float) -> str:
-    """Why a point estimate is beyond its limit, empty if it is not.
-
-    A perplexity has an upper limit; an accuracy (0..1) and a speedup over the original have a lower one.
-    """
-    if metric == "perplexity":
-        return f"{value:.4g} is above its floor of {limit:g}" if value > limit else ""
-    return f"{value:.4g} is below its floor of {limit:g}" if value < limit else ""
+    rows = {name: float(limit) for name, limit in documents.read(path, "floors")["rows"].items()}
+    for name in rows:
+        try:
+            metrics.get(name.rsplit("/", 1)[-1])
+        except AllocMoEError as error:
+            raise AllocMoEError(f"the floors {path} is not a valid floors: {name[:80]!r}: {error}") from None
+    return rows

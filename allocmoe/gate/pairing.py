@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from allocmoe import stats
+from allocmoe import metrics
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
+from allocmoe.metrics import MALFORMED, METRICS, Measured
 from allocmoe.records import Record
+from allocmoe.records.views import machine, setup
 from allocmoe.stats import Shift
 
-METRICS = ("perplexity", "accuracy", "activations", "prefill", "decode")
-SPEED = ("prefill", "decode")
 ORIGINAL = "original"
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)  # what odd samples raise
-MACHINE = ("system", "processor", "cores", "threads", "gpu", "cuda", "driver")
 
 
 class Key(NamedTuple):
@@ -38,7 +35,7 @@ class Key(NamedTuple):
         """Sorts by model, then methods as the table of methods lists them, budgets downwards, metrics."""
         known = list(METHODS)
         rank = known.index(self.method) if self.method in known else len(known)
-        return self.model, rank, self.method, -self.budget, METRICS.index(self.metric)
+        return self.model, rank, self.method, -self.budget, metrics.order(self.metric)
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Evidence:
     """What two measurements say of one row.
 
     Attributes:
-        old, new: point estimates: perplexity, accuracy (0..1), activations per token, speedup over the
-            original, or the original's own median milliseconds; NaN where there is none.
+        old, new: the metric's figures (`Metric.figure`), or the original's own (`Metric.own`); NaN where there is
+            none.
         shift: the comparison; None where there is none, `reason` then says why.
         note: what allows the comparison but should be known.
     """
@@ -68,32 +65,26 @@ def label(record: Record) -> str:
 
 def keys(records: Sequence[Record]) -> set[Key]:
     """The rows that records have something to say about."""
-    found = set()
-    for r in records:
-        if r.about not in ("quality", "speed") or not r.method or not r.budget:
-            continue
-        metrics = {*SPEED} if r.about == "speed" else set()
-        metrics |= {"perplexity"} if r.about == "quality" and "perplexity" in r.metrics else set()
-        metrics |= {"accuracy"} if r.about == "quality" and r.samples.get("tasks") else set()
-        metrics |= {"activations"} if "per_token" in r.spent else set()
-        found |= {Key(label(r), r.method, r.budget, metric) for metric in metrics}
-    return found
+    return {
+        Key(label(r), r.method, r.budget, name)
+        for r in records
+        for name, metric in METRICS.items()
+        if r.method and r.budget and metric.told(r)
+    }
 
 
 def evidence(key: Key, new: Sequence[Record], old: Sequence[Record], alpha: float, across_machines: bool) -> Evidence:
     """The evidence for a row that both measurements have; a reason instead where they do not pair up."""
+    metric = metrics.get(key.metric)
     mine, theirs = _about(key, new), _about(key, old)
     values = _value(key, old), _value(key, new)
     try:
-        reason, note = _unlike(mine, theirs, across_machines and key.metric not in SPEED)
+        reason, note = _unlike(mine, theirs, across_machines and metric.about[0] == "quality")
         if reason:
             return Evidence(key, *values, reason=reason)
-        if key.metric in SPEED and key.method == ORIGINAL:
+        if key.method == ORIGINAL and metric.own:
             return Evidence(key, *values)
-        if key.metric in SPEED:
-            shift = stats.slowdown(_sessions(key, new), _sessions(key, old), alpha)
-        else:
-            shift = _QUALITY[key.metric](_latest(mine), _latest(theirs), alpha)
+        shift = metric.compare(_measured(key, new), _measured(key, old), alpha)
     except AllocMoEError as error:
         return Evidence(key, *values, reason=str(error))
     except MALFORMED:
@@ -107,13 +98,11 @@ def alone(key: Key, records: Sequence[Record]) -> float:
 
 
 def _about(key: Key, records: Sequence[Record]) -> list[Record]:
-    """A row's own records. Activations are those of the quality measurement, where there is one."""
-    point = [r for r in records if (label(r), r.method, r.budget) == key[:3]]
-    of = {about: [r for r in point if r.about == about] for about in ("quality", "speed")}
-    if key.metric in SPEED:
-        return of["speed"]
-    counted = [r for r in of["quality"] if "per_token" in r.spent]
-    return (counted or of["speed"]) if key.metric == "activations" else of["quality"]
+    """A row's own records, of the first kind that tells its metric."""
+    metric = metrics.get(key.metric)
+    point = [r for r in records if (label(r), r.method, r.budget) == key[:3] and metric.told(r)]
+    kinds = [[r for r in point if r.about == about] for about in metric.about]
+    return next(filter(None, kinds), [])
 
 
 def _latest(records: Sequence[Record]) -> Record:
@@ -130,31 +119,19 @@ def _unlike(new: Sequence[Record], old: Sequence[Record], across_machines: bool)
     if len({r.fingerprint for r in (*new, *old)}) > 1:
         return "different weights (another fingerprint)", ""
     for side, name in ((new, "the new file"), (old, "the baseline")):
-        if found := _differences([_setup(r) for r in side]):
+        if found := _differences([setup(r) for r in side]):
             return f"{name} holds it under several setups: {found}", ""
         if len({r.plan for r in side}) > 1:
             return f"{name} holds several plans of it", ""
-    if found := _differences([_setup(r) for r in (old[0], new[0])]):
+    if found := _differences([setup(r) for r in (old[0], new[0])]):
         return f"different setup: {found}", ""
-    machines = [_machine(r) for r in (*old, *new)]
-    if not all("processor" in m and "python" in m for m in machines):
+    machines = [machine(r) for r in (*old, *new)]
+    if not all("processor" in m and "python version" in m for m in machines):
         return "a record does not say on which machine it was measured", ""
     found = _differences(machines)
     if found and not across_machines:
         return f"different machine: {found}", ""
     return "", f"across machines: {found}" if found else ""
-
-
-def _setup(record: Record) -> dict[str, Any]:
-    return {k: v for k, v in record.setup.items() if k != "session"}
-
-
-def _machine(record: Record) -> dict[str, Any]:
-    """What must not differ; allocmoe's own version and commit are what is compared."""
-    found = {name: record.environment[name] for name in MACHINE if name in record.environment}
-    versions = record.environment.get("versions")
-    named = versions.items() if isinstance(versions, dict) else ()
-    return found | {name: version for name, version in named if name != "allocmoe"}
 
 
 def _differences(objects: Sequence[dict[str, Any]]) -> str:
@@ -169,19 +146,12 @@ def _differences(objects: Sequence[dict[str, Any]]) -> str:
 
 
 def _value(key: Key, records: Sequence[Record]) -> float:
-    """One side's point estimate, see `Evidence`; NaN where it has none."""
-    mine = _about(key, records)
+    """One side's figure, see `Evidence`; NaN where it has none."""
+    metric = metrics.get(key.metric)
     try:
-        if key.metric in SPEED and key.method == ORIGINAL:
-            rounds = [[float(s) for s in r.samples[f"{key.metric}_s"]] for r in _distinct(mine)]
-            return 1e3 * statistics.median(statistics.median(r) for r in rounds)
-        if key.metric in SPEED:
-            return math.exp(-statistics.fmean(_sessions(key, records)))
-        if key.metric == "accuracy":
-            tasks = _latest(mine).samples["tasks"]
-            return statistics.fmean(float(c) for task in tasks.values() for c in task["correct"])
-        one = _latest(mine)
-        return float(one.metrics["perplexity"] if key.metric == "perplexity" else one.spent["per_token"])
+        if key.method == ORIGINAL and metric.own:
+            return metric.own[0](_distinct(_about(key, records)))
+        return metric.figure(metric.value(_measured(key, records)))
     except (AllocMoEError, *MALFORMED):
         return math.nan
 
@@ -190,38 +160,21 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     """One record per session, ordered by session: a record that a file holds twice counts once."""
     sessions: dict[str, list[Record]] = {}
     for record in records:
-        sessions.setdefault(str(record.setup.get("session", "")), []).append(record)
+        sessions.setdefault(_session(record), []).append(record)
     return [_latest(sessions[name]) for name in sorted(sessions)]
 
 
-def _sessions(key: Key, records: Sequence[Record]) -> list[float]:
-    """[sessions] log(method / original) of the sessions that measured both; one cut short is left out."""
-    originals = {
-        str(r.setup.get("session", "")): r
-        for r in _distinct([r for r in records if r.about == "speed" and (label(r), r.method) == (key.model, ORIGINAL)])
-    }
-    pairs = [(r, originals.get(str(r.setup.get("session", "")))) for r in _distinct(_about(key, records))]
-    name = f"{key.metric}_s"
-    return [stats.session_median(r.samples[name], o.samples[name]) for r, o in pairs if o is not None]
+def _session(record: Record) -> str:
+    return str(record.setup.get("session", ""))
 
 
-def _perplexity(new: Record, old: Record, alpha: float) -> Shift:
-    if new.samples["window_tokens"] != old.samples["window_tokens"]:
-        raise AllocMoEError("the two were measured on different windows")
-    return stats.perplexity_rise(new.samples["nll"], old.samples["nll"], new.samples["window_tokens"], alpha)
-
-
-def _accuracy(new: Record, old: Record, alpha: float) -> Shift:
-    mine, theirs = new.samples["tasks"], old.samples["tasks"]
-    if set(mine) != set(theirs):
-        raise AllocMoEError("the two were measured on different tasks")
-    return stats.accuracy_loss(*stats.pooled(mine, theirs, sorted(mine)), alpha)
-
-
-def _activations(new: Record, old: Record, alpha: float) -> Shift:
-    """Counted, not sampled: without an error, and without a test."""
-    change = math.log(new.spent["per_token"] / old.spent["per_token"])
-    return Shift(change, change, change, math.nan, 0.0, 0.0, math.inf, 1)
-
-
-_QUALITY = {"perplexity": _perplexity, "accuracy": _accuracy, "activations": _activations}
+def _measured(key: Key, records: Sequence[Record]) -> list[Measured]:
+    """What a row's metric is about: the last record made, or, of a relative metric, those of all sessions that
+    measured the original too; one cut short is left out."""
+    mine = _about(key, records)
+    if not metrics.get(key.metric).relative:
+        return [Measured(_latest(mine))]
+    kind = mine[0].about
+    originals = [r for r in records if r.about == kind and (label(r), r.method) == (key.model, ORIGINAL)]
+    known = {_session(r): r for r in _distinct(originals)}
+    return [Measured(r, known[_session(r)]) for r in _distinct(mine) if _session(r) in known]

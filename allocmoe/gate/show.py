@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from allocmoe.gate.pairing import ORIGINAL, SPEED
-from allocmoe.gate.verdict import PASS, REGRESSED, UNMEASURED, Gate, Row, unit
+from allocmoe import metrics
+from allocmoe.gate.pairing import ORIGINAL
+from allocmoe.gate.verdict import PASS, REGRESSED, UNMEASURED, Gate, Row
 
 HEADER = ("row", "old", "new", "change", "interval", "p", "detects", "verdict")
 OUTCOMES = {0: "pass", 1: "regressed", 2: "could not measure"}
@@ -37,7 +38,7 @@ def document(gate: Gate) -> dict[str, Any]:
     for row in gate.rows:
         fields = {k: v for k, v in asdict(row).items() if k != "key"}
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-        rows.append({"row": row.name, **row.key._asdict(), "unit": unit(row.key.metric), **known})
+        rows.append({"row": row.name, **row.key._asdict(), "unit": _unit(row), **known})
     return {"code": gate.code, "outcome": outcome(gate), "alpha": gate.alpha, "notes": list(gate.notes), "rows": rows}
 
 
@@ -46,7 +47,7 @@ def line(row: Row) -> str:
     _, old, new, change, interval, p, _, verdict = cells(row)
     told = f"{old or '-'} -> {new or '-'}"
     if change:
-        told += f", change {_signed(row.change)} {unit(row.key.metric)} {interval}".rstrip() + (f", p {p}" if p else "")
+        told += f", change {_signed(row, row.change)} {_unit(row)} {interval}".rstrip() + (f", p {p}" if p else "")
     return f"{row.name}: {verdict or 'not gated'}: {told}" + (f" ({row.reason})" if row.reason else "")
 
 
@@ -68,24 +69,30 @@ def cells(row: Row) -> tuple[str, ...]:
         row.name,
         old,
         new,
-        f"{_signed(row.change)} {unit(row.key.metric)}" if shown else "~",
-        f"[{_signed(row.low)}, {_signed(row.high)}]" if sampled else "",
+        f"{_signed(row, row.change)} {_unit(row)}" if shown else "~",
+        f"[{_signed(row, row.low)}, {_signed(row, row.high)}]" if sampled else "",
         ("<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}") if sampled else "",
-        f"{row.detectable:.2f} {unit(row.key.metric)}" if sampled else "",
+        f"{row.detectable:.{_digits(row)}f} {_unit(row)}" if sampled else "",
         row.verdict,
     )
 
 
 def _value(row: Row, value: float) -> str:
-    if not math.isfinite(value):
-        return ""
-    if row.key.metric in SPEED:
-        return f"{value:.2f} ms" if row.key.method == ORIGINAL else f"{value:.3f}x"
-    return {"perplexity": f"{value:.4f}", "accuracy": f"{100 * value:.2f} %"}.get(row.key.metric, f"{value:.2f}")
+    metric = metrics.get(row.key.metric)
+    shown = metric.own[1] if metric.own and row.key.method == ORIGINAL else metric.shown
+    return shown(value) if math.isfinite(value) else ""
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+def _unit(row: Row) -> str:
+    return metrics.get(row.key.metric).unit
+
+
+def _digits(row: Row) -> int:
+    return metrics.get(row.key.metric).digits
+
+
+def _signed(row: Row, value: float) -> str:
+    return f"{value:+.{_digits(row)}f}"
 
 
 def _remarks(gate: Gate) -> list[str]:

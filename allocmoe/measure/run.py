@@ -29,7 +29,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.measure import protocol as speed
 from allocmoe.measure.suite import Suite
 from allocmoe.measure.wide import WIDE, transplanted
-from allocmoe.methods import METHODS
+from allocmoe.methods import needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 
@@ -84,17 +84,17 @@ def _state(environment: Mapping[str, Any]) -> str:
 
 def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]:
     """Plans of a model, and their quality if the suite asks for it."""
+    from allocmoe.data.text import windows
     from allocmoe.engines.hf import HFEngine
     from allocmoe.evaluate.quality import evaluate
     from allocmoe.evaluate.tasks.suite import TaskSuite
-    from allocmoe.evaluate.text import windows
 
     engine = HFEngine.load(mini.resolve(model), suite.dtype, suite.device)
     known = _profile(suite, engine, path, progress)
     budgets = engine.spec.budgets()
     if suite.shares is not None:
         budgets = [round(share * engine.spec.original_budget) for share in suite.shares]
-    plans = speed.all_plans(engine, known, suite.methods, budgets, seed=suite.seed)
+    plans = sweep(engine, known, suite.methods, budgets, seed=suite.seed)
     if model in suite.models:
         held_out = windows(engine.tokenizer, suite.text, suite.windows, WINDOW)
         tasks = TaskSuite(engine, list(suite.tasks) if suite.tasks else None) if suite.items else None
@@ -107,15 +107,16 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
 
 def _profile(suite: Suite, engine: Any, path: Path, progress: bool) -> Any:
     """The profile that the present commit makes; kept beside the records for the next, resumed run."""
-    from allocmoe.evaluate.text import windows
+    from allocmoe.data.text import windows
     from allocmoe.profile.run import as_record, kept
 
-    if not any(METHODS[m].needs_profile for m in suite.methods):
+    wanted = needs(suite.methods)
+    if not wanted:
         return None
     state = re.sub(r"\W+", "-", _state(records.environment()))
     beside = path.with_name(f"{path.stem}.profiles") / f"{engine.fingerprint}-{state}.json"
     text = windows(engine.tokenizer, suite.calibration, suite.calibration_windows, WINDOW)
-    found = kept(engine, text, BATCH, beside, seed=suite.seed, progress=progress)
+    found = kept(engine, text, BATCH, beside, quantities=wanted, seed=suite.seed, progress=progress)
     written = [record.details.get("digest") for record in records.resume(path) if record.about == "profile"]
     if found.digest not in written:
         records.append(path, as_record(engine, found))

@@ -23,9 +23,9 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from allocmoe import documents, mini
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import DTYPES, HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import windows
 from allocmoe.measure import planted
 from allocmoe.measure.wide import WIDE
 from allocmoe.spec import MoESpec

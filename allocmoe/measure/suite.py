@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import statistics
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from allocmoe import mini
 from allocmoe.engines import ENGINES
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure.protocol import Protocol
-from allocmoe.methods import METHODS
-from allocmoe.records import Record
-from allocmoe.spec import PAPER_BUDGETS
+from allocmoe.methods import METHODS, for_windows
 
 VARIABLE = "ALLOCMOE_SUITE"
 
@@ -33,7 +29,7 @@ class Suite:
         timed: for speed: (engine, model) pairs; a wide shape is timed under its embedded model's plans.
         methods: of METHODS; `original` is always among them.
         shares: budgets as shares of L * K; None: each model's own four, the paper's where it has them.
-        text, calibration: held-out text and the profile's (see `evaluate.text.windows`).
+        text, calibration: held-out text and the profile's (see `data.text.windows`).
         windows, items: of the held-out text; per task, 0 for perplexity alone.
         calibration_windows: what the profile reads.
         tasks: lm-eval's names, None for the embedded ones.
@@ -45,7 +41,7 @@ class Suite:
 
     models: tuple[str, ...]
     timed: tuple[tuple[str, str], ...]
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(for_windows())
     shares: tuple[float, ...] | None = (0.5,)
     text: str = "mini-test"
     calibration: str = "mini-train"
@@ -134,46 +130,6 @@ def chosen(asked: str | None = None) -> Suite:
         return replace(SUITES["small"], **changes)
     except TypeError as error:
         raise AllocMoEError(f"the suite {name} cannot be understood: {error}") from None
-
-
-def shares(suite: Suite) -> list[float]:
-    """Every share of L * K that a suite may measure, as `values` names them."""
-    paper = [b / layers / top_k for (layers, _, top_k), budgets in PAPER_BUDGETS.items() for b in budgets]
-    return sorted({round(share, 4) for share in suite.shares or paper}, reverse=True)
-
-
-Key = tuple[str, str, str, float, str]  # metric, model, method, share of L * K, engine
-
-
-def values(found: Sequence[Record]) -> Iterator[tuple[Key, Any]]:
-    """What a benchmark tracker shows, lower is better: figures, and {"samples": [...], "number": 1}.
-
-    Samples are of all sessions: times in milliseconds of every round, and, of each session, the time in % of
-    the original's (the median over its rounds). The original's share is 1; quality's engine "transformers".
-    """
-    samples: dict[Key, list[float]] = {}
-    originals = {r.setup["session"]: r for r in found if r.about == "speed" and r.method == "original"}
-    for record in found:
-        if record.about not in ("quality", "speed") or record.method is None:
-            continue
-        share = round(float(record.details["share"]), 4)
-        at = (record.model, record.method, share, str(record.setup.get("engine", "transformers")))
-        if record.about == "quality":
-            yield ("perplexity", *at), record.metrics["perplexity"]
-            yield ("activations", *at), record.spent["per_token"]
-            if "group/mean" in record.metrics:
-                yield ("task_loss", *at), 100 * (1 - record.metrics["group/mean"])
-            continue
-        distinct = record.spent["decode"]["distinct_per_layer"]
-        yield ("distinct_experts", *at), sum(distinct) / len(distinct)
-        base = originals[record.setup["session"]].samples
-        for phase, steps in (("prefill", 1), ("decode", record.setup["decode"])):
-            mine, theirs = record.samples[f"{phase}_s"], base[f"{phase}_s"]
-            samples.setdefault((f"{phase}_ms", *at), []).extend(1e3 * s / steps for s in mine)
-            relative = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-            samples.setdefault((f"{phase}_relative", *at), []).append(100 * relative)
-    for key, values_ in samples.items():
-        yield key, {"samples": values_, "number": 1}
 
 
 def installed(suite: Suite) -> Suite:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from allocmoe import documents
-from allocmoe.engines.hf import HFEngine, window_nll
+from allocmoe.data.text import Windows
+from allocmoe.engines.head import window_nll
+from allocmoe.engines.hf import HFEngine
 from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
 from allocmoe.routing import token_rule
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from allocmoe.data.text import Windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
 from allocmoe.profile.quantities import QUANTITIES, Setting, quantity
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allocmoe.engines.hf import HFEngine, Rule
+from allocmoe.data.text import Windows
+from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.passes import Rule
 from allocmoe.engines.planned import PlannedLayer, sort_candidates
-from allocmoe.evaluate.text import Windows
 from allocmoe.routing import TokenRule
 
 Solver = Callable[[Tensor, float], float]

@@ -27,3 +27,9 @@ def machine(record: Record) -> dict[str, Any]:
 def conditions(record: Record) -> dict[str, Any]:
     """Everything that must be equal for two records to be compared, or to stand in one table."""
     return {**setup(record), **machine(record), "weights": record.fingerprint}
+
+
+def groups(record: Record) -> list[list[str]]:
+    """Of each group of tasks its tasks, sorted; all tasks are one group where the record names none."""
+    named = record.details.get("groups") or {"": record.samples.get("tasks", {})}
+    return sorted(sorted(tasks) for tasks in named.values())

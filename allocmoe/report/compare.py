@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from allocmoe import stats
 from allocmoe.records import Record
@@ -67,16 +66,9 @@ def _compare(a: Record, b: Record) -> Comparison:
     named = list(a.details.get("groups", {}).values())
     ours, theirs = (r.samples.get("tasks", {}) for r in (a, b))
     difference, other_note = attempt(stats.group_difference, ours, theirs, named) if ours or theirs else (UNKNOWN, "")
-    p = _p(ours, theirs, [t for ts in named for t in ts]) if math.isfinite(difference.estimate) else math.nan
+    p = stats.group_test(ours, theirs, named) if math.isfinite(difference.estimate) else math.nan
     notes = [n for n in (note, other_note) if n]
     return Comparison(point(a)[0], point(b)[0], point(a)[1], ratio, difference, p, notes=notes)
-
-
-def _p(a: Mapping[str, Any], b: Mapping[str, Any], tasks: Sequence[str]) -> float:
-    """McNemar's exact test needs items that are right or wrong: unknown where one has a score."""
-    if not all("correct" in results[task] for results in (a, b) for task in tasks):
-        return math.nan
-    return stats.mcnemar(*stats.pooled(a, b, tasks))
 
 
 def _verdict(value: Interval, shown: bool, good: bool) -> str:

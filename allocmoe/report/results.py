@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -77,19 +78,25 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         {"quality": [...], "speed": [...]}, an entry per group with `label`, `model`, `fingerprint`, `setup`
         and `results`, a row per method and budget; quality entries also have `verdicts`, Alloc-MoE
         against every other method. Ratios are perplexity over the original's, speedups are the
-        original's time over the method's, accuracies lie in 0..1.
+        original's time over the method's, accuracies and flips lie in 0..1. `kl` and `flips` are there
+        only where they were measured.
 
     Raises AllocMoEError if no record is about quality or speed.
     """
     found = results(records)
     entries = {
         "quality": [
-            _about(q.group) | {"results": list(map(asdict, q.rows)), "verdicts": list(map(_verdict, q.verdicts))}
+            _about(q.group) | {"results": list(map(_row, q.rows)), "verdicts": list(map(_verdict, q.verdicts))}
             for q in found.quality
         ],
         "speed": [_about(s.group) | {"results": list(map(asdict, s.rows))} for s in found.speed],
     }
     return {name: plain(each) for name, each in entries.items()}
+
+
+def _row(row: QualityRow) -> dict[str, Any]:
+    absent = [name for name in ("kl", "flips") if math.isnan(getattr(row, name).estimate)]
+    return {name: value for name, value in asdict(row).items() if name not in absent}
 
 
 def _about(group: Group) -> dict[str, Any]:

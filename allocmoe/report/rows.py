@@ -17,7 +17,8 @@ from allocmoe.stats import UNKNOWN, Interval
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One method at one budget: activations per token, perplexity, accuracies per group and their mean (0..1)."""
+    """One method at one budget: activations per token, perplexity, accuracies per group and their mean (0..1), and
+    KL divergence from the original (nats) and changed most likely tokens (0..1) where they were measured."""
 
     method: str
     budget: int
@@ -26,6 +27,8 @@ class QualityRow:
     perplexity: float
     ratio: Interval
     accuracy: dict[str, Interval]
+    kl: Interval = UNKNOWN
+    flips: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def quality_rows(group: Group) -> list[QualityRow]:
             record.metrics.get("perplexity", math.nan),
             perplexity_ratio(record, original)[0] if original else UNKNOWN,
             _accuracies(record),
+            _mean(record, "kl"),
+            _mean(record, "flips"),
         )
         for record in group.records
     ]
@@ -116,6 +121,14 @@ def _accuracies(record: Record) -> dict[str, Interval]:
             known, _ = attempt(stats.group_accuracy, tasks, parts)
             found[name] = known._replace(estimate=record.metrics[f"group/{name}"])
     return found
+
+
+def _mean(record: Record, name: str) -> Interval:
+    """As recorded, with the interval over windows; unknown where it was not measured."""
+    if name not in record.metrics:
+        return UNKNOWN
+    found, _ = attempt(stats.mean, record.samples.get(name, []), record.samples.get("window_tokens", []))
+    return found._replace(estimate=record.metrics[name])
 
 
 def _share(record: Record, original: Record | None) -> float:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from allocmoe import history
-from allocmoe.history import METRICS, Change, Series
+from allocmoe import history, metrics
+from allocmoe.history import Change, Series
+from allocmoe.metrics import METRICS
 from allocmoe.report import figures
 from allocmoe.report.style import GREY, ORIGINAL, name, rank, style
 
@@ -50,7 +51,7 @@ def timeline(found: Sequence[Series], changes: Sequence[Change]) -> Figure:
     """Lines of one metric over commits, broken where a commit was not measured; a ring marks a change.
 
     Panels are those of (label, budget); the unchanged model, which has a budget of its own, is drawn in
-    every panel of its label, but for activations, of which it spends far more.
+    every panel of its label, unless its values lie far apart.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -70,11 +71,12 @@ def timeline(found: Sequence[Series], changes: Sequence[Change]) -> Figure:
             if mine:
                 fig.add_trace(_rings(go, mine, direction, colour, direction not in listed), **place)
                 listed.add(direction)
-        if METRICS[members[0].metric].noise:
+        if metrics.get(members[0].metric).relative:
             fig.add_hline(1.0, line={"color": GREY, "width": 1, "dash": "dash"}, **place)
     fig.update_xaxes(**_commit_axis(found[0]))
-    form = {"accuracy": ".1%"}.get(found[0].metric, ".4~g")
-    fig.update_yaxes(tickformat=form, title={"text": _unit(found[0].metric)})
+    metric = metrics.get(found[0].metric)
+    unit = metric.name + (" / original's" if metric.relative else "")
+    fig.update_yaxes(tickformat=metric.tick, title={"text": unit})
     return figures.finish(fig, 300 * lines + 60)
 
 
@@ -82,7 +84,7 @@ def _panels(found: Sequence[Series]) -> Mapping[str, list[Series]]:
     panels: dict[str, list[Series]] = {}
     for label in dict.fromkeys(s.label for s in found):
         mine = [s for s in found if s.label == label]
-        base = [s for s in mine if s.method == ORIGINAL and s.metric != "activations"]
+        base = [s for s in mine if s.method == ORIGINAL and not metrics.get(s.metric).apart]
         budgets = sorted({s.budget for s in mine if s not in base}, reverse=True)
         several = len({s.label for s in found}) > 1
         for budget in budgets or [s.budget for s in base]:
@@ -129,9 +131,3 @@ def _commit_axis(one: Series) -> dict[str, Any]:
         "ticktext": [html.escape(c.hash[:7]) + "<br>" + html.escape(c.day) for c in shown],
         "range": [-0.5, len(one.commits) - 0.5],
     }
-
-
-def _unit(metric: str) -> str:
-    return {"accuracy": "accuracy", "activations": "activations"}.get(metric, metric) + (
-        " / original's" if METRICS[metric].noise else ""
-    )

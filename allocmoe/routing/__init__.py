@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.routing import alloc_t, naee, top_k, top_p
+from allocmoe.routing import adapmoe, alloc_t, cap, naee, prune, refill, top_k, top_p, xmoe
 from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule
+from allocmoe.routing.scores import Scoring
 
-RULES = {rule.name: rule for rule in (top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE)}
+RULES = {
+    rule.name: rule
+    for rule in (
+        top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE, adapmoe.RULE, xmoe.RULE, prune.RULE, refill.RULE,
+        refill.OVER_ALLOC_T, cap.RULE,
+    )
+}  # fmt: skip
 
 
 def token_rule(name: str) -> TokenRule:
@@ -16,4 +23,4 @@ def token_rule(name: str) -> TokenRule:
     return RULES[name]
 
 
-__all__ = ["RULES", "Candidates", "Numbers", "Parameter", "Selection", "TokenRule", "token_rule"]
+__all__ = ["RULES", "Candidates", "Numbers", "Parameter", "Scoring", "Selection", "TokenRule", "token_rule"]

@@ -19,22 +19,22 @@ def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, va
     """Keep every token's top `k_base`, then the strongest of all remaining candidates.
 
     Args:
-        scores: [T, K], sorted descending per row.
+        scores: [T, K], sorted descending per row; [passes, T, K] for several passes, each by itself.
         budget: k_l, mean activations per token; `floor(budget * T)` are kept in all, clipped to
             what exists. May be fractional, and may be a scalar tensor on the scores' device
             (float64; then it is not checked), so that a captured graph can be given another.
         k_base: experts every token keeps; more than the budget allows counts as `floor(budget)`.
-        valid: bool [T], False for padding rows, which neither get nor take budget.
+        valid: bool [T] or [passes, T], False for padding rows, which neither get nor take budget.
 
     Returns:
-        bool [T, K]. A row's kept entries are a prefix; ties go to the earlier token, then the
+        bool like scores. A row's kept entries are a prefix; ties go to the earlier token, then the
         higher rank, so the result is the same on every run. Nothing waits for the device.
 
     The greedy choice is the exact optimum of eq. 8-10: the constraint set is a matroid.
     """
     import torch
 
-    tokens, top = scores.shape
+    tokens, top = scores.shape[-2:]
     real: int | Tensor = tokens
     if isinstance(budget, torch.Tensor):
         base: int | Tensor = budget.floor().clamp(max=k_base)
@@ -48,13 +48,14 @@ def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, va
     rank = torch.arange(top, device=scores.device)
     worth = scores.masked_fill(rank < base, math.inf)
     if valid is not None:
-        worth = worth.masked_fill(~valid[:, None], -math.inf)
-        real = valid.sum(dtype=torch.float64)
+        worth = worth.masked_fill(~valid[..., None], -math.inf)
+        real = valid.sum(-1, keepdim=True, dtype=torch.float64)
     spend = budget * real + 1e-6
-    order = worth.flatten().sort(descending=True, stable=True).indices
-    place = torch.arange(len(order), device=scores.device)
+    order = worth.flatten(-2).sort(descending=True, stable=True).indices
+    place = torch.arange(tokens * top, device=scores.device)
     chosen = place < (math.floor(spend) if isinstance(spend, float | int) else spend.floor())
-    return torch.empty_like(chosen).scatter_(0, order, chosen).view(tokens, top)
+    chosen = chosen.expand(order.shape)
+    return torch.empty_like(chosen).scatter_(-1, order, chosen).view(scores.shape)
 
 
 def _select(candidates: Candidates, numbers: Numbers) -> Selection:
@@ -73,4 +74,5 @@ RULE = TokenRule(
     calibrate=_calibrate,
     options={"k_base": 1},
     whole=False,
+    many=True,
 )

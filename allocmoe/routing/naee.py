@@ -64,4 +64,5 @@ RULE = TokenRule(
     parameters={"threshold": Parameter("the share of the first score below which an expert is dropped")},
     calibrate=_calibrate,
     needs=("naee",),
+    alone=True,
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.routing.scores import PLAIN, Scoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,15 +32,14 @@ class Candidates:
         ids: [T, K] their experts.
         valid: bool [T], False for padding; None if there is none.
         logits: [T, N] of the router, for rules with `logits`; else None.
-        scoring, renormalise: how the model makes combine weights of logits, see `MoESpec`.
+        scoring: how the model makes scores and combine weights of them.
     """
 
     weights: Tensor
     ids: Tensor
     valid: Tensor | None = None
     logits: Tensor | None = None
-    scoring: str = "softmax"
-    renormalise: bool = False
+    scoring: Scoring = PLAIN
 
 
 class Selection(NamedTuple):
@@ -59,7 +59,7 @@ class Parameter:
 
     Attributes:
         about: in words, for messages.
-        per: "plan" (one number), "layer" ([L] numbers), or "expert" ([L][...] numbers, a list of any length a layer).
+        per: "plan" (one number), "layer" ([L] numbers), or "expert" ([L][N] numbers).
         least: smallest value.
         whole: whether it must be a whole number.
     """
@@ -72,8 +72,8 @@ class Parameter:
     def of_layer(self, value: Any, layer: int) -> Any:
         return value if self.per == "plan" else value[layer]
 
-    def check(self, rule: str, name: str, value: Any, layers: int) -> None:
-        """AllocMoEError unless `value` is what a plan of so many layers needs."""
+    def check(self, rule: str, name: str, value: Any, layers: int, experts: int) -> None:
+        """AllocMoEError unless `value` is what a plan of so many layers and experts needs."""
         if self.per == "plan":
             self._number(rule, name, value)
             return
@@ -86,6 +86,8 @@ class Parameter:
                 continue
             if not isinstance(one, Sequence) or isinstance(one, str) or not len(one):
                 raise AllocMoEError(f"{rule}'s {name} must be a list of numbers for every layer, got {shown(one)}")
+            if len(one) != experts:
+                raise AllocMoEError(f"{rule} needs one {name} per expert: {experts}, got {len(one)}")
             for number in one:
                 self._number(rule, name, number)
 
@@ -106,6 +108,11 @@ def nothing(_request: Request, _layers: Sequence[float]) -> dict[str, Any]:
     return {}
 
 
+def anything(_numbers: Mapping[str, Any], _top_k: int, _experts: int) -> str:
+    """No objection to a layer's parameters."""
+    return ""
+
+
 @dataclass(frozen=True)
 class TokenRule:
     """One token rule.
@@ -117,13 +124,17 @@ class TokenRule:
         keep_all: of (K, N), the parameters of one layer under which every token keeps all of its K.
         parameters: what a plan of this rule carries, by name.
         calibrate: of (request, k_l [L]), the parameters of a plan.
+        objection: of one layer's parameters, K and N: what is wrong with numbers that are numbers, else "".
         needs: quantities of the profile that `calibrate` reads.
         options: numbers that a user may set, with their defaults; `calibrate` finds them in the request.
         whole: k_l must be whole numbers.
         prefix: what a token keeps are its first candidates, so that kernels may cut the row off.
         ragged: tokens of one pass may keep different numbers of candidates.
         logits: whether `select` reads the router's logits.
+        scorings: the routers that it is known for, see `MoESpec.scoring`; empty: all.
         untouched: with k = K the candidates stay as the router gave them.
+        alone: each token is decided by itself, so that it does not matter which others share its pass.
+        many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
         absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
     """
 
@@ -132,22 +143,38 @@ class TokenRule:
     keep_all: Callable[[int, int], dict[str, Any]]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     calibrate: Callable[[Request, Sequence[float]], dict[str, Any]] = nothing
+    objection: Callable[[Mapping[str, Any], int, int], str] = anything
     needs: tuple[str, ...] = ()
     options: Mapping[str, float] = field(default_factory=dict)
     whole: bool = True
     prefix: bool = True
     ragged: bool = True
     logits: bool = False
+    scorings: tuple[str, ...] = ()
     untouched: bool = False
+    alone: bool = False
+    many: bool = False
     absolute: bool = False
 
-    def check(self, parameters: Mapping[str, Any], layers: int) -> None:
-        """AllocMoEError unless these are the parameters of a plan of so many layers."""
+    def check(self, parameters: Mapping[str, Any], layers: int, top_k: int, experts: int) -> None:
+        """AllocMoEError unless these are the parameters of a plan for L, K and N."""
         if unknown := sorted(set(parameters) - set(self.parameters)):
             expected = ", ".join(self.parameters) or "none"
             raise AllocMoEError(f"{self.name} has no parameter {shown(', '.join(unknown))}: expected {expected}")
         for name, parameter in self.parameters.items():
-            parameter.check(self.name, name, parameters.get(name, ()), layers)
+            parameter.check(self.name, name, parameters.get(name, ()), layers, experts)
+        for layer in range(layers):
+            own = {name: p.of_layer(parameters[name], layer) for name, p in self.parameters.items()}
+            if wrong := self.objection(own, top_k, experts):
+                raise AllocMoEError(f"layer {layer} of the plan: {wrong}")
+
+    def check_scoring(self, scoring: str) -> None:
+        """AllocMoEError for a rule that is not known for a router that scores so, see `MoESpec.scoring`."""
+        if self.scorings and scoring not in self.scorings:
+            raise AllocMoEError(
+                f"{self.name} is known here for {' and '.join(self.scorings)} routers, and this model's is {scoring}: "
+                "use another method's plan"
+            )
 
     def numbers(self, k: float, parameters: Mapping[str, Any], layer: int) -> dict[str, Any]:
         """The numbers of one layer of a plan."""

@@ -60,4 +60,5 @@ RULE = TokenRule(
     calibrate=_calibrate,
     needs=("top_p",),
     absolute=True,
+    alone=True,
 )

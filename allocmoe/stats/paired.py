@@ -7,8 +7,8 @@ one text, the same items of the same tasks. Whatever does not pair up is refused
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from allocmoe.errors import AllocMoEError
 
 CONFIDENCE = 0.95
 RESAMPLES = 4999
-
-Tasks = Mapping[str, Mapping[str, Sequence[Any]]]
-"""Per-item results as a quality record keeps them: task -> {"ids": [...], "correct": [0 or 1, ...]}."""
 
 
 class Interval(NamedTuple):
@@ -100,6 +97,24 @@ def perplexity_ratio(
     return Interval(float(ratio(x - y, weights)), float(drawn.low), float(drawn.high))
 
 
+def mean(values: Sequence[float], tokens: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Token-weighted mean over the windows of a text, with its t interval.
+
+    Args:
+        values: [windows], the mean over the tokens of each.
+        tokens: [windows], tokens scored in each.
+        confidence: of the interval, whose standard error is that of a ratio estimator.
+
+    Raises AllocMoEError for series that do not pair up, fewer than two windows, or a window without tokens.
+    """
+    from scipy import stats
+
+    x, _ = _pair(values, tokens, "windows")
+    middle, error = _weighted(x, tokens)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1)) * error
+    return Interval(middle, middle - half, middle + half)
+
+
 def accuracy(correct: Sequence[int], confidence: float = CONFIDENCE) -> Interval:
     """Share of correct items with its Wilson score interval.
 
@@ -108,60 +123,15 @@ def accuracy(correct: Sequence[int], confidence: float = CONFIDENCE) -> Interval
 
     Raises AllocMoEError where there is no item or a value is neither 0 nor 1.
     """
+    return wilson(_binary(correct), confidence)
+
+
+def wilson(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Mean of values within 0..1 with its Wilson score interval. values: [items], at least one."""
     from statsmodels.stats.proportion import proportion_confint
 
-    values = _binary(correct)
-    low, high = proportion_confint(int(values.sum()), len(values), alpha=1 - confidence, method="wilson")
+    low, high = proportion_confint(values.sum(), len(values), alpha=1 - confidence, method="wilson")
     return Interval(float(values.mean()), float(low), float(high))
-
-
-def group_accuracy(tasks: Tasks, groups: Sequence[Sequence[str]], confidence: float = CONFIDENCE) -> Interval:
-    """Mean over groups of the mean over each group's tasks of the task's accuracy.
-
-    The interval combines the tasks' Wilson intervals by MOVER (Zou and Donner 2008): each bound's
-    distance is the root of the summed squared distances of the parts, so a task at 0 or 1 still
-    counts as uncertain, which a bootstrap would miss.
-
-    Raises AllocMoEError for an empty group or a task without results.
-    """
-    parts = [(weight, accuracy(_task(tasks, name)["correct"], confidence)) for name, weight in _weights(groups)]
-    estimate = math.fsum(w * part.estimate for w, part in parts)
-    below = math.hypot(*(w * (part.estimate - part.low) for w, part in parts))
-    above = math.hypot(*(w * (part.high - part.estimate) for w, part in parts))
-    return Interval(estimate, estimate - below, estimate + above)
-
-
-def group_difference(
-    a: Tasks,
-    b: Tasks,
-    groups: Sequence[Sequence[str]],
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Difference a - b of the group mean accuracies, with a paired bootstrap stratified by task.
-
-    Args:
-        a, b: results of two methods on the same items.
-        groups: lists of task names; the mean over groups of the mean over tasks is compared.
-        confidence, resamples, seed: of the bootstrap's percentile interval.
-
-    An item's difference is -1, 0 or 1, so drawing n items of a task with replacement is one draw of
-    the multinomial distribution of these three; that is exact, and quick.
-
-    Raises AllocMoEError where the items differ or are missing.
-    """
-    rng = np.random.default_rng(seed)
-    estimate, drawn = 0.0, np.zeros(resamples)
-    for name, weight in _weights(groups):
-        x, y = _same_items(a, b, name)
-        gap = x - y
-        counts = np.array([(gap == -1).sum(), (gap == 0).sum(), (gap == 1).sum()])
-        sample = rng.multinomial(len(gap), counts / len(gap), size=resamples)
-        drawn += weight * (sample[:, 2] - sample[:, 0]) / len(gap)
-        estimate += weight * float(gap.mean())
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(estimate, float(low), float(high))
 
 
 def mcnemar(correct_a: Sequence[int] | np.ndarray, correct_b: Sequence[int] | np.ndarray) -> float:
@@ -181,17 +151,6 @@ def mcnemar(correct_a: Sequence[int] | np.ndarray, correct_b: Sequence[int] | np
     return float(exact(table, exact=True).pvalue)
 
 
-def pooled(a: Tasks, b: Tasks, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The items of several tasks in one row each, [items] of 0 and 1, paired by sample id.
-
-    Raises AllocMoEError where the items differ or are missing.
-    """
-    if not tasks:
-        raise AllocMoEError("there is no task to compare on")
-    pairs = [_same_items(a, b, name) for name in tasks]
-    return np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
-
-
 def holm(pvalues: Sequence[float]) -> list[float]:
     """The p-values adjusted for the size of their family by Holm's step-down method, in order.
 
@@ -203,6 +162,16 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     if not values.size or not ((values >= 0) & (values <= 1)).all():
         raise AllocMoEError("a family of tests needs p-values, each within 0..1")
     return [float(p) for p in multipletests(values, method="holm")[1]]
+
+
+def _weighted(values: np.ndarray, tokens: Sequence[float]) -> tuple[float, float]:
+    """Token-weighted mean of [windows], and its standard error as a ratio estimator."""
+    weights = np.asarray(tokens, dtype=np.float64)
+    if (weights <= 0).any():
+        raise AllocMoEError("every window needs at least one token")
+    n, middle = len(values), float((weights * values).sum() / weights.sum())
+    error = math.sqrt(n / (n - 1) * float(np.sum((weights * (values - middle)) ** 2))) / float(weights.sum())
+    return middle, error
 
 
 def _pair(a: Sequence[float], b: Sequence[float], what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -223,25 +192,3 @@ def _binary(correct: Sequence[int] | np.ndarray) -> np.ndarray:
     if not np.isin(values, (0, 1)).all():
         raise AllocMoEError("an item is either correct (1) or not (0)")
     return values
-
-
-def _weights(groups: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-    if not groups or not all(groups):
-        raise AllocMoEError("a group mean needs at least one task in every group")
-    return [(name, 1 / len(groups) / len(group)) for group in groups for name in group]
-
-
-def _task(tasks: Tasks, name: str) -> Mapping[str, Sequence[Any]]:
-    if name not in tasks:
-        raise AllocMoEError(f"there are no per-item results of {name}")
-    return tasks[name]
-
-
-def _same_items(a: Tasks, b: Tasks, name: str) -> tuple[np.ndarray, np.ndarray]:
-    first, second = _task(a, name), _task(b, name)
-    if list(first["ids"]) != list(second["ids"]):
-        raise AllocMoEError(f"the two were measured on different items of {name}")
-    x, y = _binary(first["correct"]), _binary(second["correct"])
-    if not len(x) == len(y) == len(first["ids"]):
-        raise AllocMoEError(f"{name} has {len(first['ids'])} items, but {len(x)} and {len(y)} results")
-    return x, y

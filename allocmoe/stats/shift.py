@@ -2,7 +2,8 @@
 
 Three kinds of evidence, each as a `Shift`: the same windows (perplexity), the same items (accuracy),
 and several sessions a side (speed), where one session, that is one start of the engine, is one
-observation. A shift above zero is a worsening. Those of perplexity and of speed are on the log scale.
+observation. A shift above zero is a worsening. Those of perplexity and of speed are on the log scale, that of a mean
+over windows is in its own unit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.stats.paired import _binary, _pair, perplexity_ratio
+from allocmoe.stats.paired import _binary, _pair, _weighted, perplexity_ratio
 
 ALPHA = 0.05
 POWER = 0.9
@@ -33,7 +34,8 @@ class Shift:
         critical: the number of standard errors between the estimate and a bound.
         freedom: degrees of freedom of `error`; infinite for a normal approximation.
         count: windows, items, or sessions of the smaller side.
-        discrete: whether a loss brings its own variance (accuracy: every item lost is one more that differs).
+        grain: variance that a loss of 1 brings of its own (accuracy: every item lost is one more that differs, so
+            that it is 1 / items); 0 where it brings none.
     """
 
     estimate: float
@@ -44,7 +46,7 @@ class Shift:
     critical: float
     freedom: float
     count: int
-    discrete: bool = False
+    grain: float = 0.0
 
     def detectable(self, margin: float, alpha: float = ALPHA, power: float = POWER) -> float:
         """The smallest worsening that would have been reported with probability `power`.
@@ -56,9 +58,9 @@ class Shift:
 
         strict, sure = (float(stats.t.ppf(q, self.freedom)) for q in (1 - alpha, power))
         least = (strict + sure) * self.error
-        if self.discrete:  # a loss of d adds d to the share of items that differ: solve d = k sqrt((share + d) / n)
-            k2, share = (strict + sure) ** 2 / self.count, self.error**2 * self.count
-            least = (k2 + math.sqrt(k2 * k2 + 4 * k2 * share)) / 2
+        if self.grain:  # solve d = k sqrt(error^2 + grain d)
+            k2 = (strict + sure) ** 2
+            least = (k2 * self.grain + math.sqrt((k2 * self.grain) ** 2 + 4 * k2 * self.error**2)) / 2
         return max(least, margin + (sure - self.critical) * self.error)
 
     def needed(self, margin: float, alpha: float = ALPHA, power: float = POWER) -> int:
@@ -68,10 +70,10 @@ class Shift:
         normal = float(stats.norm.ppf(1 - alpha))
         both = normal + float(stats.norm.ppf(power))
         found = self.count * (both * self.error / margin) ** 2
-        if self.discrete:  # with no item that differs, the bound is z^2 / (n + z^2)
-            found = max(found, normal**2 * (1 / margin - 1))
+        # with no item that differs, the bound is z^2 / (n + z^2), n being 1 / grain
+        found = max(found, self.count * self.grain * normal**2 * (1 / margin - 1))
         # at least two sessions; a t quantile of few degrees of freedom asks for about one more than a normal one
-        return math.ceil(found) + (1 if math.isfinite(self.freedom) else 0)
+        return math.ceil(found - 1e-9) + (1 if math.isfinite(self.freedom) else 0)
 
 
 def perplexity_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence[float], alpha: float = ALPHA) -> Shift:
@@ -100,6 +102,27 @@ def perplexity_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence
     )  # fmt: skip
 
 
+def mean_rise(new: Sequence[float], old: Sequence[float], tokens: Sequence[float], alpha: float = ALPHA) -> Shift:
+    """How far a mean over the same windows rose, in its own unit, with the bounds and the p-value of a paired t test.
+
+    Args:
+        new, old: [windows], mean over the tokens of each.
+        tokens: [windows], tokens scored in each; the gap is their weighted mean, its error a ratio estimator's.
+        alpha: of each bound.
+
+    Raises AllocMoEError for series that do not pair up, or a window without tokens.
+    """
+    from scipy import stats
+
+    x, y = _pair(new, old, "windows")
+    _pair(new, tokens, "windows")
+    n = len(x)
+    change, error = _weighted(x - y, tokens)
+    critical = float(stats.t.ppf(1 - alpha, n - 1))
+    low, high = change - critical * error, change + critical * error
+    return Shift(change, low, high, _upper(change, error, n - 1), error, critical, float(n - 1), n)
+
+
 def accuracy_loss(new: Sequence[int] | np.ndarray, old: Sequence[int] | np.ndarray, alpha: float = ALPHA) -> Shift:
     """Accuracy lost between two measurements of the same items, in 0..1.
 
@@ -119,7 +142,7 @@ def accuracy_loss(new: Sequence[int] | np.ndarray, old: Sequence[int] | np.ndarr
     p = float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost + won else 1.0
     error = math.sqrt((lost + won) / n / n)
     critical = float(stats.norm.ppf(1 - alpha))
-    return Shift((lost - won) / n, low, high, p, error, critical, math.inf, n, discrete=True)
+    return Shift((lost - won) / n, low, high, p, error, critical, math.inf, n, 1 / n)
 
 
 def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -139,9 +162,7 @@ def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
         raise AllocMoEError(f"{b} and {c} pairs that differ do not fit into {n} pairs")
 
     def score(d: float) -> float:
-        first, last = -b - c + (2 * n - b + c) * d, -c * d * (1 - d)
-        q = (math.sqrt(first * first - 8 * n * last) - first) / (4 * n)
-        above, variance = b - c - n * d, n * (2 * q + d * (1 - d))
+        above, variance = b - c - n * d, n * tango_variance(b, c, n, d)
         if variance <= 0:  # at an end of the range, or where no pair differs
             return math.copysign(math.inf, above) if above else 0.0
         return above / math.sqrt(variance)
@@ -150,6 +171,13 @@ def tango(b: int, c: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     low = -1.0 if c == n else float(optimize.bisect(lambda d: score(d) - z, -1.0, middle))
     high = 1.0 if b == n else float(optimize.bisect(lambda d: score(d) + z, middle, 1.0))
     return low, high
+
+
+def tango_variance(b: int, c: int, n: int, d: float) -> float:
+    """n times the variance of a paired difference of proportions, supposed that it is `d`; see `tango`."""
+    first, last = -b - c + (2 * n - b + c) * d, -c * d * (1 - d)
+    q = (math.sqrt(max(0.0, first * first - 8 * n * last)) - first) / (4 * n)
+    return 2 * q + d * (1 - d)
 
 
 def session_median(method: Sequence[float], original: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from allocmoe import methods, mini
 from allocmoe.allocation.alloc_l import alloc_l
 from allocmoe.allocation.lexi import lexi
 from allocmoe.plan import Plan
-from allocmoe.routing import Candidates, token_rule
+from allocmoe.routing import RULES, Candidates
 from allocmoe.spec import MoESpec
 
 SHAPES = {"olmoe": (16, 8, 64), "qwen": (24, 4, 48), "deepseek": (26, 6, 78)}
@@ -46,21 +46,21 @@ class AllocL:
 
 
 class TokenRules:
-    """Keep masks for T tokens at K = 8, k = 4."""
+    """What each rule keeps of T tokens' candidates at K = 8, N = 64, k = 4."""
 
-    params = [["top_k", "alloc_t", "top_p", "naee"], [8, 256, 4096]]
+    params = [list(RULES), [8, 256, 4096]]
     param_names = ["rule", "tokens"]
 
     def setup(self, rule: str, tokens: int) -> None:
         torch.set_num_threads(1)
         logits = torch.randn(tokens, 64, generator=torch.Generator().manual_seed(0))
-        self.scores = logits.softmax(-1).topk(8).values
-        self.offered = Candidates(self.scores, torch.arange(8).repeat(tokens, 1))
-        numbers = {"top_k": {}, "alloc_t": {"k_base": 1}, "top_p": {"threshold": 0.2}, "naee": {"threshold": 0.4}}[rule]
-        self.numbers = {"k": 4, **numbers}
+        scores, ids = logits.softmax(-1).topk(8)
+        self.offered = Candidates(scores, ids, logits=logits)
+        own = RULES[rule].keep_all(8, 64)
+        self.numbers = {"k": 4, **{n: torch.tensor(v) if isinstance(v, list | tuple) else v for n, v in own.items()}}
 
     def time_keep(self, rule: str, tokens: int) -> None:
-        token_rule(rule).select(self.offered, self.numbers)
+        RULES[rule].select(self.offered, self.numbers)
 
 
 class Plans:
@@ -90,8 +90,8 @@ class Profiler:
     timeout = 600
 
     def setup(self) -> None:
+        from allocmoe.data.text import windows
         from allocmoe.engines.hf import HFEngine
-        from allocmoe.evaluate.text import windows
 
         torch.set_num_threads(1)
         self.engine = HFEngine.load(mini.resolve("mini-olmoe"))

@@ -30,6 +30,7 @@ def total(cost: np.ndarray, k: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("layers", "top_k", "budget"), SETTINGS)
+@pytest.mark.whole
 def test_within_one_percent_of_the_programme(layers: int, top_k: int, budget: int) -> None:
     cost = distances(layers, top_k, seed=budget)
     best = alloc_l(cost, budget)
@@ -41,11 +42,13 @@ def test_within_one_percent_of_the_programme(layers: int, top_k: int, budget: in
 
 
 @pytest.mark.parametrize(("layers", "top_k", "budget", "seed"), [(26, 6, 78, 1), (16, 8, 112, 2), (24, 4, 60, 3)])
+@pytest.mark.whole
 def test_within_one_percent_on_rough_rows(layers: int, top_k: int, budget: int, seed: int) -> None:
     cost = distances(layers, top_k, seed, rough=True)
     assert total(cost, lexi(cost, budget)) <= 1.01 * total(cost, alloc_l(cost, budget)) + 1e-12
 
 
+@pytest.mark.whole
 def test_near_the_optimum_at_an_exact_sum_on_pure_noise() -> None:
     """Rows that rise and fall: the budget must still be spent whole, so the oracle is an equality programme."""
     layers, top_k, budget = 16, 8, 80
@@ -63,11 +66,13 @@ def test_near_the_optimum_at_an_exact_sum_on_pure_noise() -> None:
     assert total(cost, found) <= 1.01 * best.fun
 
 
+@pytest.mark.whole
 def test_same_seed_same_result() -> None:
     cost = np.random.default_rng(5).random((6, 4))
     assert np.array_equal(lexi(cost, 15, seed=3), lexi(cost, 15, seed=3))
 
 
+@pytest.mark.whole
 def test_the_only_answer_at_both_ends() -> None:
     cost = distances(5, 3, 6)
     assert lexi(cost, 5).tolist() == [1] * 5
@@ -85,6 +90,7 @@ def test_the_only_answer_at_both_ends() -> None:
         (np.ones((3, 4)), 5.5),
     ],
 )
+@pytest.mark.whole
 def test_refusals_are_one_line(cost: np.ndarray, budget: float) -> None:
     with pytest.raises(AllocMoEError) as caught:
         lexi(cost, budget)  # type: ignore[arg-type]

@@ -136,6 +136,7 @@ def test_a_record_cut_off_by_a_crash_is_set_aside(made: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+@pytest.mark.whole
 def test_ctrl_c_from_a_shell(tmp_path: Path) -> None:
     path, partial = tmp_path / "profile.json", tmp_path / "profile.json.partial"
     command = [sys.executable, "-m", "allocmoe.cli", "profile", MODEL, "--out", str(path), "--json"]

@@ -11,7 +11,7 @@ from calls import FIRST, MODEL, MOST, SECOND, SPEC, TINY, good
 from calls import made as made
 
 from allocmoe import records
-from allocmoe.methods import METHODS
+from allocmoe.methods import METHODS, needs
 from allocmoe.mini import shipped
 from allocmoe.mini.items import TASKS
 from allocmoe.plan import Plan
@@ -46,8 +46,9 @@ def test_json_of_allocate(made: Path, tmp_path: Path) -> None:
 
 def test_json_of_profile(tmp_path: Path) -> None:
     found = document("profile", MODEL, *TINY, "--out", tmp_path / "p.json")
-    assert len(found["perplexity"]) == SPEC.layers
-    assert found["evaluations"] == SPEC.layers * (SPEC.top_k - 1) + 1
+    assert set(found["quantities"]) == set(needs(list(METHODS)))
+    assert len(found["quantities"]["perplexity"]) == SPEC.layers
+    assert found["measured"]["perplexity"] == {"evaluations": SPEC.layers * (SPEC.top_k - 1) + 1}
     assert json.loads((tmp_path / "p.json").read_text()).items() <= found.items()
 
 

@@ -13,10 +13,20 @@ LAYER_ORACLES = {
     "descending": "tests/allocation/test_schedules.py",
     "lexi": "tests/allocation/test_lexi.py",
     "alloc_l": "tests/allocation/test_alloc_l.py",
+    "adapmoe": "tests/allocation/test_joint.py",
+    "xmoe": "tests/allocation/test_joint.py",
+    "yang": "tests/allocation/test_yang.py",
+    "seer": "tests/allocation/test_seer.py",
+    "reap": "tests/allocation/test_seer.py",
 }
 QUANTITY_ORACLES = {
     "perplexity": "tests/profile/test_algorithm1.py",
     "distances": "tests/profile/test_algorithm1.py",
     "top_p": "tests/profile/test_algorithm1.py",
     "naee": "tests/profile/test_algorithm1.py",
+    "fisher": "tests/profile/test_fisher.py",
+    "adapmoe": "tests/profile/test_curves.py",
+    "xmoe": "tests/profile/test_curves.py",
+    "soft_counts": "tests/profile/test_expert_scores.py",
+    "saliency": "tests/profile/test_expert_scores.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -10,16 +11,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from allocmoe.plan import Plan
-from allocmoe.routing import RULES
+from allocmoe.routing import RULES, Parameter
 
+LOGIT_RULES = ("refill", "alloc_t_refill", "cap")
+"""Rules that look beyond the K candidates."""
 Kept = list[dict[int, float]]
 Rows = dict[int, list[tuple[float, int]]]  # token -> its candidates (weight, expert), heaviest first
+Scores = dict[int, list[float]]  # token -> one number an expert
 TOP, EXPERTS = 4, 12
-TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee")
+TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe")
 """Rules that keep some of the K candidates and need no more than these."""
-BUDGETS = {"alloc_t": 2.5}
+BUDGETS = {"alloc_t": 2.5, "alloc_t_refill": 1.75}
+FEW = {"pairs": 3, "refill_tokens": 20}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
+    "adapmoe": {"threshold": 0.0625, "fisher": (0.5,)}, "xmoe": {"threshold": 0.25},
+    "prune": {"kept": ((0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0),)},
+    "refill": FEW, "alloc_t_refill": {"k_base": 1, **FEW}, "cap": {"experts": (6,), **FEW},
 }  # fmt: skip
 
 
@@ -58,11 +66,81 @@ def first(count: Any) -> Any:
     return chosen
 
 
-ORACLES = {
+def best_of_those_that_stay(rows: Rows, numbers: dict[str, Any], logits: Tensor | None) -> Rows:
+    """Prune: the router without the experts that are gone, ties to the lower id."""
+    assert logits is not None
+    found = {}
+    for t, row in rows.items():
+        worth = {e: math.exp(float(logits[t, e])) for e, stays in enumerate(numbers["kept"]) if stays}
+        best = sorted(worth, key=lambda e: (-worth[e], e))[: len(row)]
+        found[t] = [(worth[e] / math.fsum(worth.values()), e) for e in best]
+    return found
+
+
+def softmax(row: list[float]) -> list[float]:
+    parts = [math.exp(v - max(row)) for v in row]
+    return [p / math.fsum(parts) for p in parts]
+
+
+def filled(own: Rows, offered: Rows, order: Scores, mass: Scores, opened: set[int], most: float) -> Rows:
+    """Each token's own pairs, then its best opened experts, one by one, until it has `most`."""
+    found = {}
+    for t, pairs in own.items():
+        weights, mine = {e: w for w, e in offered[t]}, list(pairs)
+        for score, expert in sorted((-order[t][e], e) for e in opened - {e for _, e in pairs}):
+            if len(mine) < most and score < math.inf:
+                mine.append((weights.get(expert, mass[t][expert]), expert))
+        found[t] = mine
+    return found
+
+
+def refill(base: str) -> Any:
+    """The oracle of refill over a base; order and mass are a softmax of the logits unless given."""
+
+    def chosen(rows: Rows, numbers: dict[str, Any], logits: Any, order: Any = None, mass: Any = None) -> Rows:
+        own = ORACLES[base](rows, numbers, logits)
+        if len(rows) > numbers["refill_tokens"]:
+            return own
+        scores = {t: softmax(logits[t].double().tolist()) for t in rows}
+        opened = {expert for pairs in own.values() for _, expert in pairs}
+        return filled(own, rows, order or scores, mass or scores, opened, min(TOP, numbers["pairs"]))
+
+    return chosen
+
+
+def most_score_of_the_batch(order: Scores, mass: Scores, count: float) -> set[int]:
+    """The experts that cap opens, one after another."""
+    if not order:
+        return set()
+    opened = {max(range(len(row)), key=lambda e: (row[e], -e)) for row in order.values()}
+    usable = {t: [w if order[t][e] > -math.inf else 0.0 for e, w in enumerate(mass[t])] for t in order}
+    total = [math.fsum(column) for column in zip(*usable.values(), strict=True)]
+    for expert in sorted(range(len(total)), key=lambda e: (-total[e], e)):
+        if len(opened) < count:
+            opened.add(expert)
+    return opened
+
+
+def cap(rows: Rows, numbers: dict[str, Any], logits: Any, order: Any = None, mass: Any = None) -> Rows:
+    if len(rows) > numbers["refill_tokens"]:
+        return ORACLES["top_k"](rows, numbers, logits)
+    scores = {t: softmax(logits[t].double().tolist()) for t in rows}
+    order, mass = order or scores, mass or scores
+    opened = most_score_of_the_batch(order, mass, numbers["experts"])
+    return filled({t: [] for t in rows}, rows, order, mass, opened, min(TOP, numbers["pairs"]))
+
+
+ORACLES: dict[str, Any] = {
     "top_k": first(lambda rows, numbers: dict.fromkeys(rows, int(numbers["k"]))),
     "alloc_t": first(strongest_of_the_batch),
     "top_p": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "adapmoe": first(lambda rows, n: {t: but_a_cheap_tail([w for w, _ in row], n) for t, row in rows.items()}),
+    "xmoe": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "prune": best_of_those_that_stay,
+    "refill": refill("top_k"),
+    "alloc_t_refill": refill("alloc_t"),
+    "cap": cap,
 }
 """Every token rule by its definition: candidates per token, numbers of the layer and logits [T, N] in, what each token
 keeps out."""
@@ -104,6 +182,16 @@ def near_the_first(row: list[float], beta: float) -> int:
     return 1 + sum((w / row[0] if row[0] > 0 else 1.0) >= beta for w in row[1:])
 
 
+def but_a_cheap_tail(row: list[float], numbers: dict[str, Any]) -> int:
+    """AdapMoE, in fractions: but the longest tail, never the first, with (its mass / the candidates')^2 h_l <= T."""
+    masses, whole = [Fraction(w) for w in row], sum(map(Fraction, row))
+    for j in range(1, len(row)):
+        share = sum(masses[j:]) / whole if whole else 0
+        if share * share * Fraction(numbers["fisher"]) <= Fraction(numbers["threshold"]):
+            return j
+    return len(row)
+
+
 def kept(weights: Tensor, ids: Tensor, dropped: int) -> Kept:
     """The same of a rule's answer; a dropped pair must weigh nothing, a kept one must be kept once."""
     found: Kept = []
@@ -136,20 +224,24 @@ def candidates(draw: st.DrawFn, tokens: int = 6) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows).float() / 32, torch.tensor(names, dtype=torch.int32)
 
 
+def values(parameter: Parameter) -> st.SearchStrategy[Any]:
+    """A parameter of a plan of one layer, on the same grid as `candidates`."""
+    if parameter.whole:
+        return st.integers(0, TOP + 1)
+    number = st.integers(0 if parameter.least == 0 else -4, 80).map(lambda n: n / 32)
+    return number if parameter.per == "plan" else st.tuples(number)
+
+
 @st.composite
 def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None) -> Plan:
     """A plan of one layer under any rule, its limits on the same grid as `candidates`."""
     rule = token_rule or draw(st.sampled_from(TOKEN_RULES))
     whole = st.integers(1, TOP).map(float)
     fraction = st.integers(1, 12).flatmap(lambda d: st.integers(d, TOP * d).map(lambda n: n / d))
-    limit = st.integers(-4, 80).map(lambda n: (n / 32,))
     return plan(
         rule,
         layers=(draw(whole if RULES[rule].whole else fraction),),
-        parameters={
-            name: draw(st.integers(0, TOP + 1)) if name == "k_base" else draw(limit)
-            for name in PARAMETERS.get(rule, {})
-        },
+        parameters={name: draw(values(RULES[rule].parameters[name])) for name in PARAMETERS.get(rule, {})},
         reference=reference or draw(st.sampled_from(["original", "survivors"])),
     )
 

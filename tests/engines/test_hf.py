@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, GraniteMoeConfig
 
 from allocmoe import methods
+from allocmoe.data.text import Windows
 from allocmoe.engines import experts
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows
-from allocmoe.measure.protocol import all_plans
+from allocmoe.methods import sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.spec import MoESpec
 from tests.conftest import FAMILIES, tiny
+from tests.engines.loops import ORACLES
 
 IDS = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(0))
 
@@ -29,8 +30,8 @@ def plans_of(engine: HFEngine, budgets: int = 2) -> list[Plan]:
     known = profile(engine, Windows(IDS, "random"), 4, progress=False)
     low, high = engine.spec.layers, engine.spec.original_budget
     chosen = [int(b) for b in np.linspace(low, high, budgets + 2)[1:-1]]
-    names = [n for n in methods.METHODS if n not in ("ascending", "descending")]
-    return all_plans(engine, known, names, chosen)
+    names = [n for n, row in methods.METHODS.items() if not row.rules[1].logits and "scending" not in n]
+    return sweep(engine, known, names, chosen)
 
 
 def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray) -> np.ndarray:
@@ -53,8 +54,11 @@ def reference_mask(scores: np.ndarray, plan: Plan, layer: int, real: np.ndarray)
         elif plan.token_rule == "top_p":
             before = np.cumsum(scores[t, :j], dtype=np.float64).astype(np.float32)  # as torch accumulates
             keep[t, j] = j == 0 or before[-1] <= plan.parameters["threshold"][layer]
-        else:
+        elif plan.token_rule == "naee":
             keep[t, j] = j == 0 or scores[t, j] / scores[t, 0] >= plan.parameters["threshold"][layer]
+        else:
+            row = [(float(w), at) for at, w in enumerate(scores[t])]
+            keep[t, j] = j in {at for _, at in ORACLES[plan.token_rule]({0: row}, plan.numbers(layer), None)[0]}
     keep[~real] = False
     return keep
 

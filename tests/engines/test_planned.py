@@ -58,7 +58,9 @@ def test_on_routed_scores(token_rule: str) -> None:
     real = torch.rand(200, generator=generator) < 0.8
     for reference in ("original", "survivors"):
         for limit in (0.1, 0.3, 0.7):
-            limits = {"threshold": (limit,)} if token_rule in ("top_p", "naee") else {}
+            own = RULES[token_rule].parameters
+            limits = {"threshold": limit if own["threshold"].per == "plan" else (limit,)} if "threshold" in own else {}
+            limits |= {"fisher": (1.5,)} if "fisher" in own else {}
             made = plan(token_rule, parameters=limits, reference=reference)
             for valid in (None, real):
                 answer = PlannedLayer.of(made, 0)(weights, ids, valid)

@@ -64,6 +64,20 @@ def test_both_marks_are_dropped_and_no_expert_takes_their_place() -> None:
     }  # fmt: skip
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.data(), st.integers(1, 4), st.integers(1, 3))
+def test_several_passes_at_once_are_as_one_after_the_other(data: st.DataObject, several: int, batch: int) -> None:
+    row = st.lists(st.integers(-1, EXPERTS), min_size=3, max_size=3)
+    ids = torch.tensor(data.draw(st.lists(row, min_size=several * batch, max_size=several * batch)))
+    drawn = data.draw(st.none() | st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+    real = None if drawn is None else torch.tensor(drawn)
+    at_once, apart = Spent(1, EXPERTS), Spent(1, EXPERTS)
+    at_once.add(0, ids, real, several)
+    for number in range(several):
+        apart.add(0, ids[number::several], None if real is None else real[number::several])
+    assert counts(at_once) == counts(apart)
+
+
 def test_padding_alone_is_no_pass() -> None:
     spent = Spent(1, EXPERTS)
     spent.add(0, torch.tensor([[0, 1], [2, 3]]), torch.zeros(2, dtype=torch.bool))

@@ -19,9 +19,11 @@ def test_margins(old, new):
     slow = slower(new, 1.05)
     assert compare(slow, old, {"prefill": 10, "decode": 10}).code == 0
     assert compare(new, old, {"decode": 0.01}).code == 2
-    for bad in ({"decode": 0}, {"decode": -1}, {"decode": math.nan}, {"decode": math.inf}, {"speed": 1}):
-        with pytest.raises(AllocMoEError, match="no margin"):
+    for bad in ({"decode": 0}, {"decode": -1}, {"decode": math.nan}, {"decode": math.inf}):
+        with pytest.raises(AllocMoEError, match="no margin decode"):
             compare(new, old, bad)
+    with pytest.raises(AllocMoEError, match="no metric 'speed': expected one of perplexity"):
+        compare(new, old, {"speed": 1})
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,8 @@ def test_margins(old, new):
     [
         (f"{NAME}/perplexity", 1000, 0), (f"{NAME}/perplexity", 1.0, 1), (f"{NAME}/accuracy", 0.1, 0),
         (f"{NAME}/accuracy", 0.99, 1), (f"{NAME}/decode", 1.1, 0), (f"{NAME}/decode", 1.25, 1),
-        (f"{NAME}/prefill", 1.25, 1), ("mini/lexi/64/decode", 1.0, 2), ("mini/original/128/decode", 1.0, 2),
+        (f"{NAME}/prefill", 1.25, 1), (f"{NAME}/activations", 64.5, 0), (f"{NAME}/activations", 63.5, 1),
+        ("mini/lexi/64/decode", 1.0, 2), ("mini/original/128/decode", 1.0, 2),
     ],
 )  # fmt: skip
 def test_floors_hold_whatever_the_baseline(old, new, name, limit, code):
@@ -59,3 +62,13 @@ def test_floors_file(tmp_path):
         path.write_text(json.dumps({"kind": "allocmoe.floors", "version": 1, "rows": bad}))
         with pytest.raises(AllocMoEError, match="not a valid floors"):
             gate.load_floors(path)
+
+
+def test_a_floor_of_an_unknown_metric_is_refused_in_a_short_line(tmp_path, old, new):
+    path = tmp_path / "floors.json"
+    row_ = f"mini/alloc-moe/64/{'x' * 100_000}"
+    path.write_text(json.dumps({"kind": "allocmoe.floors", "version": 1, "rows": {row_: 1}}))
+    for call in (lambda: gate.load_floors(path), lambda: compare(new, old, floors={row_: 1.0})):
+        with pytest.raises(AllocMoEError, match="no metric 'xxx") as caught:
+            call()
+        assert len(str(caught.value)) < 500

@@ -30,6 +30,7 @@ def test_two_quiet_measurements_of_the_same_pass(old, new):
 
 @few
 @given(st.integers(0, 50), st.sampled_from([0.001, 0.02, 0.1]), st.integers(1, 6))
+@pytest.mark.whole
 def test_a_measurement_against_itself_never_regresses(seed, noise, sessions):
     same = measured(seed, sessions, noise)
     found = compare(same, same)
@@ -40,6 +41,7 @@ def test_a_measurement_against_itself_never_regresses(seed, noise, sessions):
 
 @few
 @given(st.integers(0, 50), st.sampled_from([0.002, 0.02]), st.lists(st.floats(0.8, 1.3), min_size=2, max_size=4))
+@pytest.mark.whole
 def test_a_verdict_only_gets_worse_with_a_slowdown(seed, noise, factors):
     old, new = measured(seed, 4, noise), measured(seed + 100, 4, noise)
     scale = (PASS, UNMEASURED, REGRESSED)
@@ -51,6 +53,7 @@ def test_a_verdict_only_gets_worse_with_a_slowdown(seed, noise, factors):
 
 @few
 @given(st.randoms(use_true_random=False), st.sampled_from([0.002, 0.05]))
+@pytest.mark.whole
 def test_the_order_of_records_does_not_matter(rng, noise):
     old, new = measured(0, 3, noise), slower(measured(1, 3, noise), 1.05)
     expected = show.document(compare(new, old))
@@ -109,11 +112,51 @@ def test_a_small_significant_rise_below_the_margin_passes(old, new):
 
 
 def test_lost_items_are_caught(old, new):
-    found = compare(worse(new, samples=lambda s: lose(s, 12)), old)
+    lost = worse(new, samples=lambda s: lose(s, 12))
+    found = compare(lost, old)
     caught = row(found, f"{NAME}/accuracy")
     assert (found.code, caught.verdict) == (1, REGRESSED)
     assert caught.change == pytest.approx(2.0)
-    assert (caught.low, caught.high) == tuple(100 * x for x in stats.tango(12, 0, 600))
+    answers = [next(r for r in side if (r.about, r.method) == ("quality", "alloc-moe")) for side in (lost, old)]
+    shift = stats.group_loss(*(r.samples["tasks"] for r in answers), [["add", "cloze"]])
+    assert (caught.low, caught.high, caught.p) == (100 * shift.low, 100 * shift.high, shift.p)
+    assert caught.p == 0.5**12, "as McNemar's, where all tasks have as many items"
+    assert caught.low < 100 * stats.tango(12, 0, 600)[0] < 2
+
+
+def test_a_group_of_one_task_counts_as_much_as_one_of_two(old, new):
+    """Twelve items of one task of three hundred are 4 points of it: half of that, a quarter, or nothing."""
+    for named, change in (
+        ({"a": ["add"], "b": ["cloze"]}, 2.0), ({"a": ["add", "cloze"], "b": ["more"]}, 1.0), ({"b": ["cloze"]}, 0.0),
+    ):  # fmt: skip
+
+        def grouped(records: list) -> list:
+            more = changed(records, "quality", details={"groups": named})  # noqa: B023
+            return changed(more, "quality", samples=lambda s: s | {"tasks": s["tasks"] | {"more": s["tasks"]["cloze"]}})
+
+        found = compare(grouped(worse(new, samples=lambda s: lose(s, 12))), grouped(old))
+        assert row(found, f"{NAME}/accuracy").change == pytest.approx(change)
+    other = changed(old, "quality", details={"groups": {"a": ["add"]}})
+    assert "different groups" in row(compare(new, other), f"{NAME}/accuracy").reason
+
+
+def test_scores_within_0_and_1_are_compared_as_they_are(old, new):
+    """A worsening that rounding to right or wrong would hide."""
+
+    def scored(lost: float):
+        def change(samples: dict) -> dict:
+            ids = samples["tasks"]["add"]["ids"]
+            scores = [0.9 - 0.3 * (i % 7) / 7 - lost * (1 + i % 3) / 2 for i in range(len(ids))]
+            return samples | {"tasks": samples["tasks"] | {"add": {"ids": ids, "score": scores}}}
+
+        return change
+
+    before = changed(old, "quality", samples=scored(0.0))
+    found = compare(worse(changed(new, "quality", samples=scored(0.0)), samples=scored(0.05)), before)
+    caught = row(found, f"{NAME}/accuracy")
+    assert caught.change == pytest.approx(2.5)
+    assert (caught.verdict, row(found, "mini/uniform/64/accuracy").verdict) == (REGRESSED, PASS)
+    assert "one has scores" in row(compare(new, before), f"{NAME}/accuracy").reason
 
 
 def test_one_lost_item_of_few_is_not_measured(old, new):
@@ -156,6 +199,7 @@ def test_a_regression_outweighs_what_could_not_be_measured(old, new):
     assert found.code == 1
 
 
+@pytest.mark.whole
 def test_many_quiet_rows_make_a_lone_weak_sign_no_regression():
     """Holm: what is significant alone is not among all rows."""
     old, new = measured(0, 5, 0.01), slower(measured(1, 5, 0.01), 1.02)

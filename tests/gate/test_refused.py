@@ -10,11 +10,11 @@ import pytest
 from measured import COMMIT, ENVIRONMENT, NAME, changed, lose, machine, row, slower, verdicts, worse
 from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in a test
 
-from allocmoe import cli, gate, records
+from allocmoe import cli, records
 from allocmoe.gate import NEW, PASS, REGRESSED, UNMEASURED, compare, show
 from allocmoe.records import Record
 
-QUALITY, SPEED, EVERY = ("perplexity", "accuracy"), ("prefill", "decode"), gate.METRICS
+QUALITY, SPEED = ("perplexity", "accuracy"), ("prefill", "decode")
 REFUSED = {
     "other weights": ("quality", {"fingerprint": "0" * 16}, (*QUALITY, "activations"), "different weights"),
     "other text": ("quality", {"setup": lambda s: s | {"text": "news"}}, QUALITY, 'text "stories" against "news"'),

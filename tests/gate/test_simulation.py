@@ -23,6 +23,7 @@ def simulate(noise: Path, to: Path, *more: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(("noise", "caught"), [(0.001, "regressed"), (0.3, "unmeasured")])
+@pytest.mark.whole
 def test_a_slowdown_is_caught_in_quiet_and_not_measured_in_noise(tmp_path: Path, noise: float, caught: str) -> None:
     pool, to = tmp_path / "pool.jsonl", tmp_path / "gate.jsonl"
     for number in range(6):

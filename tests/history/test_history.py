@@ -179,6 +179,7 @@ def test_another_machine_version_setup_or_weights_is_another_series_but_no_gap()
     changed: list[dict[str, Any]] = [
         {"environment": {**MACHINE, "cores": 64, "commit": commit(4)}},
         {"environment": {**MACHINE, "versions": {"torch": "3.0"}, "commit": commit(4)}},
+        {"environment": {**MACHINE, "versions": {**MACHINE["versions"], "python": "3.12"}, "commit": commit(4)}},
         {"setup": {"text": "mini-test", "windows": 9, "engine": "transformers"}},
         {"fingerprint": "0" * 16},
     ]
@@ -192,7 +193,7 @@ def test_another_machine_version_setup_or_weights_is_another_series_but_no_gap()
 
 
 def test_unimportant_differences_of_the_environment_join():
-    versions = {**MACHINE["versions"], "allocmoe": "9", "python": "3.12"}
+    versions = {**MACHINE["versions"], "allocmoe": "9", "numpy": "9"}
     made = [quality(0), quality(1, environment={**MACHINE, "versions": versions, "commit": commit(1)})]
     assert [len(s.points) for s in history.series(made)] == [2, 2, 2]
 

@@ -8,6 +8,7 @@ import pytest
 from past import MACHINE, commit, past, quality
 
 from allocmoe import history
+from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 from allocmoe.report import page, timeline
 
@@ -21,7 +22,7 @@ def records() -> list[Record]:
 
 def test_a_figure_per_metric_draws_the_series_and_rings_the_changes(records: list[Record]):
     found = {one: fig for one, fig, _ in timeline.blocks(records)}
-    assert list(found) == [m.title[0].upper() + m.title[1:] for m in history.METRICS.values()]
+    assert list(found) == [m.title[0].upper() + m.title[1:] for m in METRICS.values()]
     known = {(s.method, s.metric): s.values for s in history.series(records)}
     fig = found["Decode time over the original's"]
     lines = {t.name: list(t.y) for t in fig.data}

@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import OlmoeConfig
 
 from allocmoe import mini
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import windows
 from allocmoe.measure import planted, shapes
 from allocmoe.measure.planted import Moments, moments, plant
 

@@ -16,8 +16,8 @@ from allocmoe import records
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure import protocol, shapes
-from allocmoe.measure.protocol import Protocol, all_plans, left_out, measured, session
-from allocmoe.methods import METHODS
+from allocmoe.measure.protocol import Protocol, measured, session
+from allocmoe.methods import METHODS, left_out, sweep
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.spec import PAPER_BUDGETS, MoESpec
@@ -34,7 +34,7 @@ def engine() -> HFEngine:
 
 @pytest.fixture(scope="module")
 def plans(engine: HFEngine) -> list[Plan]:
-    return all_plans(engine, None, ["original", "uniform", "alloc-t"], [BUDGET])
+    return sweep(engine, None, ["original", "uniform", "alloc-t"], [BUDGET])
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_measured_knows_a_whole_session_from_a_part(
     assert measured(path, engine, plans[1:], SMALL, 3)
     assert not measured(path, engine, plans, SMALL, 4)
     assert not measured(path, engine, plans, replace(SMALL, runs=4), 3)
-    assert not measured(path, engine, all_plans(engine, None, ["uniform"], [20]), SMALL, 3)
+    assert not measured(path, engine, sweep(engine, None, ["uniform"], [20]), SMALL, 3)
 
 
 @pytest.mark.parametrize("field", ["batch", "prompt", "decode", "runs"])
@@ -179,20 +179,20 @@ def test_the_default_protocol_is_the_paper_s() -> None:
 
 def test_plans_of_every_method_and_what_is_left_out(engine: HFEngine) -> None:
     budgets = engine.spec.budgets()
-    plans = all_plans(engine, protocol.random_profile(engine), list(METHODS), budgets)
+    plans = sweep(engine, protocol.random_profile(engine), list(METHODS), budgets)
     assert [p.method for p in plans].count("original") == 1
     assert plans[0].method == "original"
     missing = left_out(list(METHODS), budgets, plans)
     # four layers cannot climb to K = 8 in steps of one and still sum to little
     assert all(m.startswith(("ascending at ", "descending at ")) for m in missing)
     assert len(plans) - 1 + len(missing) == (len(METHODS) - 1) * len(budgets)
-    assert not left_out(["original", "uniform"], [BUDGET], all_plans(engine, None, ["uniform"], [BUDGET]))
+    assert not left_out(["original", "uniform"], [BUDGET], sweep(engine, None, ["uniform"], [BUDGET]))
 
 
 @pytest.mark.parametrize(("name", "budget"), [("ascending", 3), ("ascending", 33), ("uniform", 17.5), ("lexi", 18)])
 def test_any_other_impossible_plan_is_an_error(engine: HFEngine, name: str, budget: float) -> None:
     with pytest.raises(AllocMoEError):
-        all_plans(engine, None, [name], [budget])
+        sweep(engine, None, [name], [budget])
 
 
 @pytest.mark.parametrize(

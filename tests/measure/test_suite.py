@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import runpy
@@ -23,7 +24,8 @@ from allocmoe.measure import run as running
 from allocmoe.measure import suite as suites
 from allocmoe.measure.protocol import Protocol
 from allocmoe.measure.run import run
-from allocmoe.measure.suite import SUITES, Suite, chosen, values
+from allocmoe.measure.suite import SUITES, Suite, chosen
+from allocmoe.measure.tracked import shares, values
 from allocmoe.methods import METHODS
 
 TINY = Suite(
@@ -142,7 +144,7 @@ def test_values_are_those_of_the_records(measured: Path) -> None:
     relative = table["decode_relative", *at]
     timed = [r for r in found if r.about == "speed" and r.method in ("original", "alloc-moe")]
     pairs = [[r.samples["decode_s"] for r in timed if r.setup["session"] == s.setup["session"]] for s in timed[::2]]
-    expected = [50 * (mine[0] / base[0] + mine[1] / base[1]) for base, mine in pairs]
+    expected = [100 * math.sqrt(mine[0] / base[0] * mine[1] / base[1]) for base, mine in pairs]
     assert relative == {"samples": pytest.approx(expected), "number": 1}, "of two rounds the median is the mean"
     assert table["prefill_relative", "mini-olmoe", "original", 1.0, "transformers"]["samples"] == [100, 100]
     speed = {"prefill_ms", "decode_ms", "prefill_relative", "decode_relative", "distinct_experts"}
@@ -202,8 +204,8 @@ def test_the_suites_are_sound() -> None:
     assert paper.protocol == Protocol(8, 32, 128, 5, 10), "the paper's"
     assert (paper.device, len(paper.models), len(paper.timed)) == ("cuda", 3, 6)
     assert paper.shares is None, "each model's own"
-    assert suites.shares(paper) == [0.875, 0.8333, 0.75, 0.6667, 0.625, 0.5, 0.3333], "of 128, 96 and 156"
-    assert suites.shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
+    assert shares(paper) == [0.875, 0.8333, 0.75, 0.6667, 0.625, 0.5, 0.3333], "of 128, 96 and 156"
+    assert shares(replace(small, shares=(1 / 3, 0.5))) == [0.5, 0.3333]
 
 
 @pytest.mark.whole

@@ -14,7 +14,6 @@ from allocmoe import mini
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure import shapes
-from allocmoe.measure.protocol import plan_details
 from allocmoe.measure.wide import WIDE, shape_of, transplanted
 from allocmoe.methods import METHODS, allocate
 from allocmoe.plan import Plan
@@ -75,12 +74,12 @@ def test_the_wide_plan_keeps_what_the_embedded_models_keeps(shape: str, method: 
 def test_a_record_says_where_its_plan_comes_from() -> None:
     mine = plan_of("mini-olmoe", "alloc-moe")
     engine = engine_of("olmoe-wide")
-    details = plan_details(engine, transplanted(mine, engine, "mini-olmoe"))
+    details = transplanted(mine, engine, "mini-olmoe").described()
     assert details["transplanted"] == {
         "model": "mini-olmoe", "fingerprint": mine.fingerprint, "plan": mine.digest,
     }  # fmt: skip
     assert details["origin"] == mine.origin
-    assert "transplanted" not in plan_details(engine, mine)
+    assert "transplanted" not in mine.described()
 
 
 def test_a_plan_of_another_routing_shape_is_refused() -> None:

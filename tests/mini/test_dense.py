@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from allocmoe import mini, records
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.perplexity import perplexity
-from allocmoe.evaluate.text import windows
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from allocmoe import methods, mini
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.text import windows
 from allocmoe.mini.configs import CONFIGS
 from allocmoe.mini.items import TASKS
 from allocmoe.spec import PAPER_BUDGETS, MoESpec

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from allocmoe import mini
+from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate.text import Windows, windows
 from allocmoe.profile import algorithm1
 from allocmoe.profile.algorithm1 import Walk, expert_prefixes, fast, naive
 from allocmoe.profile.quantities import QUANTITIES, Setting

@@ -53,7 +53,7 @@ def test_no_two_styles_look_alike(eye: str):
 def test_a_further_method_takes_the_next_style_wherever_its_row_stands(monkeypatch: pytest.MonkeyPatch):
     before = {m: style.style(m) for m in METHODS}
     grown = dict(METHODS)
-    for number in range(15):
+    for number in range(len(style.PALETTE) - len(METHODS) - 1):
         grown[f"new-{number}"] = METHODS["uniform"]
     monkeypatch.setattr(style, "METHODS", {"first": METHODS["uniform"], **grown})
     assert {m: style.style(m) for m in KNOWN} == {m: before[m] for m in KNOWN}
@@ -66,7 +66,7 @@ def test_a_methods_name_and_caveat_are_those_of_its_row(monkeypatch: pytest.Monk
     class Row:
         label, caveat = "Brand-New", "It is new."
 
-    monkeypatch.setattr(style, "METHODS", METHODS | {"brand-new": Row()})
+    monkeypatch.setitem(METHODS, "brand-new", Row())  # type: ignore[arg-type]
     assert [style.name(m) for m in ("brand-new", "naee", "uniform", "gone")] == [
         "Brand-New",
         "NAEE",

@@ -20,10 +20,6 @@ few = settings(max_examples=40, deadline=None)
 binary = st.lists(st.integers(0, 1), min_size=1, max_size=40)
 
 
-def tasks(**correct: list[int]) -> dict:
-    return {name: {"ids": [f"{name}/{i}" for i in range(len(c))], "correct": c} for name, c in correct.items()}
-
-
 def test_log_ratio_is_the_paired_t_interval_of_the_logs():
     rng = np.random.default_rng(0)
     rounds = rng.normal(0, 0.5, 10)  # shared by both, so it must cancel
@@ -71,6 +67,14 @@ def test_perplexity_ratio_is_that_of_the_token_weighted_perplexities():
     assert found == stats.perplexity_ratio(a, b, tokens)
 
 
+def test_mean_is_the_t_interval():
+    values = np.random.default_rng(3).normal(0.2, 0.1, 20)
+    found = stats.mean(values, [255] * 20)
+    wanted = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found == pytest.approx((values.mean(), wanted.low, wanted.high))
+    assert stats.mean([0, 1], [3, 1]).estimate == 0.25
+
+
 def test_perplexity_ratio_of_a_method_with_itself_is_one():
     nll = [2.0, 3.0, 2.5]
     assert stats.perplexity_ratio(nll, nll, [10, 20, 30]) == (1, 1, 1)
@@ -85,42 +89,6 @@ def test_accuracy_is_the_wilson_interval(correct):
     assert stats.accuracy(correct) == pytest.approx((p, middle - half, middle + half), abs=1e-9)
 
 
-def test_group_accuracy_of_one_task_is_its_accuracy():
-    correct = [1, 0, 1, 1, 0, 1]
-    assert stats.group_accuracy(tasks(a=correct), [["a"]]) == pytest.approx(stats.accuracy(correct))
-
-
-def test_group_accuracy_averages_tasks_within_groups_and_then_groups():
-    data = tasks(a=[1] * 10, b=[0] * 10, c=[1, 0] * 10)
-    found = stats.group_accuracy(data, [["a", "b"], ["c"]])
-    assert found.estimate == pytest.approx(0.5)
-    assert found.low < 0.5 < found.high
-    parts = [stats.accuracy(data[t]["correct"]) for t in "abc"]
-    below = sum((w * (p.estimate - p.low)) ** 2 for w, p in zip((0.25, 0.25, 0.5), parts, strict=True))
-    assert found.low == pytest.approx(0.5 - math.sqrt(below))
-
-
-def test_group_difference_is_the_stratified_paired_bootstrap():
-    rng = np.random.default_rng(3)
-    sizes = {"a": 60, "b": 120, "c": 40}
-    first = {t: rng.integers(0, 2, n) for t, n in sizes.items()}
-    second = {t: np.where(rng.uniform(size=n) < 0.7, first[t], rng.integers(0, 2, n)) for t, n in sizes.items()}
-    a, b = (tasks(**{t: c.tolist() for t, c in x.items()}) for x in (first, second))
-    weights = {"a": 0.25, "b": 0.25, "c": 0.5}
-    found = stats.group_difference(a, b, [["a", "b"], ["c"]], resamples=20000)
-    gaps = {t: first[t] - second[t] for t in sizes}
-    assert found.estimate == pytest.approx(sum(weights[t] * gaps[t].mean() for t in sizes))
-    drawn = sum(weights[t] * gaps[t][rng.integers(0, n, (20000, n))].mean(1) for t, n in sizes.items())
-    assert found[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.006)
-    assert stats.group_difference(b, a, [["a", "b"], ["c"]]).estimate == pytest.approx(-found.estimate)
-
-
-def test_a_method_does_not_differ_from_itself():
-    data = tasks(a=[1, 0, 1], b=[0, 0, 1])
-    assert stats.group_difference(data, data, [["a", "b"]]) == (0, 0, 0)
-    assert stats.mcnemar([1, 0, 1], [1, 0, 1]) == 1
-
-
 @few
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12))
 def test_mcnemar_is_exact(pairs):
@@ -131,13 +99,6 @@ def test_mcnemar_is_exact(pairs):
     extreme = sum(abs(f - discordant / 2) >= abs(wins - discordant / 2) for f in falls)
     assert stats.mcnemar(a, b) == pytest.approx(extreme / len(falls))
     assert stats.mcnemar(a, b) == stats.mcnemar(b, a)
-
-
-def test_pooled_joins_tasks_in_the_order_asked():
-    a, b = tasks(x=[1, 0], y=[1]), tasks(x=[0, 0], y=[1])
-    first, second = stats.pooled(a, b, ["y", "x"])
-    assert first.tolist() == [1, 1, 0]
-    assert second.tolist() == [1, 0, 0]
 
 
 @settings(few, max_examples=10)
@@ -169,13 +130,6 @@ def test_unknown_bounds_exclude_nothing():
         (lambda: stats.accuracy([0.5]), "either correct"),
         (lambda: stats.accuracy([math.nan]), "either correct"),
         (lambda: stats.mcnemar([1, 0], [1]), "cannot pair 2 items with 1"),
-        (lambda: stats.group_accuracy({}, [["a"]]), "no per-item results of a"),
-        (lambda: stats.group_accuracy({}, []), "at least one task"),
-        (lambda: stats.group_difference(tasks(a=[1]), tasks(a=[1]), [[]]), "at least one task"),
-        (lambda: stats.group_difference(tasks(a=[1]), tasks(a=[1, 0]), [["a"]]), "different items of a"),
-        (lambda: stats.pooled({"a": {"ids": ["1"], "correct": [1, 0]}}, tasks(a=[1]), ["a"]), "different items of a"),
-        (lambda: stats.pooled(*[{"a": {"ids": ["1"], "correct": [1, 0]}}] * 2, ["a"]), "1 items"),
-        (lambda: stats.pooled({}, {}, []), "no task"),
         (lambda: stats.holm([]), "needs p-values"),
         (lambda: stats.holm([math.nan]), "needs p-values"),
     ],

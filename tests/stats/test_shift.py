@@ -135,6 +135,30 @@ def test_perplexity_rise_of_unequal_windows_errs_as_a_resampling_says():
     assert found.high - found.low == pytest.approx(2 * Z * found.error, rel=0.08)
 
 
+def test_mean_rise_is_a_paired_t_test():
+    rng = np.random.default_rng(1)
+    old, tokens = rng.normal(0.2, 0.1, 64), np.full(64, 255)
+    new = old + rng.normal(0.004, 0.02, 64)
+    found, test = stats.mean_rise(new, old, tokens), scipy_stats.ttest_rel(new, old, alternative="greater")
+    assert found.estimate == pytest.approx(new.mean() - old.mean())
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.low == pytest.approx(test.confidence_interval(0.95).low)
+    assert found.high == pytest.approx(2 * found.estimate - found.low)
+    same = stats.mean_rise(old, old, tokens)
+    assert (same.estimate, same.high, same.p) == (0, 0, 1)
+
+
+def test_mean_rise_of_unequal_windows_errs_as_a_resampling_says():
+    rng = np.random.default_rng(2)
+    old, tokens = rng.normal(0.2, 0.1, 400), rng.integers(10, 500, 400)
+    new = old + rng.normal(0.01, 0.05, 400) * (tokens > 250)
+    found = stats.mean_rise(new, old, tokens)
+    assert found.estimate == pytest.approx(np.average(new - old, weights=tokens))
+    picked = rng.integers(0, 400, (4000, 400))
+    drawn = ((new - old) * tokens)[picked].sum(1) / tokens[picked].sum(1)
+    assert found.error == pytest.approx(drawn.std(), rel=0.06)
+
+
 MARGIN = math.log1p(0.03)
 
 
@@ -158,7 +182,7 @@ def test_a_detectable_loss_of_accuracy_is_reported_nine_times_in_ten(flips):
     rng, n = np.random.default_rng(4), 2000
     old = np.ones(n, dtype=int)
     shift = stats.accuracy_loss(old, old)
-    shift = stats.Shift(0, 0, 0, 1, math.sqrt(flips / n), shift.critical, math.inf, n, discrete=True)
+    shift = stats.Shift(0, 0, 0, 1, math.sqrt(flips / n), shift.critical, math.inf, n, 1 / n)
     worse = shift.detectable(0.001)
     reported = 0
     for _ in range(400):
@@ -194,6 +218,9 @@ def test_the_items_said_to_be_needed_suffice_where_none_differs():
         (lambda: stats.session_median([1.0, 0.0], [1.0, 1.0]), "above zero"),
         (lambda: stats.session_median([1.0, 2.0, 3.0], [1.0, 1.0]), "cannot pair 3 rounds with 2"),
         (lambda: stats.perplexity_rise([1, 2], [1, 2, 3], [1, 1]), "cannot pair"),
+        (lambda: stats.mean_rise([1, 2], [1, 2, 3], [1, 1]), "cannot pair"),
+        (lambda: stats.mean_rise([1, 2], [1, 2], [1, 1, 1]), "cannot pair"),
+        (lambda: stats.mean_rise([1, 2], [1, 2], [1, 0]), "at least one token"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call, says):

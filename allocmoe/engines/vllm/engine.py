@@ -78,9 +78,10 @@ class VLLMEngine:
         name, spec, fingerprint, tokenizer: of the model.
         plan: the plan in force, None for the unchanged model.
         skips: dropped experts cost nothing (an engine whose kernels cannot is refused at start-up).
+        full_logits: vLLM gives log-probabilities of the most likely tokens alone.
     """
 
-    skips = True
+    skips, full_logits = True, False
 
     def __init__(self, llm: Any, folder: Path | str, name: str | None = None, mark: str | None = None) -> None:
         self.llm, self.name = llm, name or model_name(folder)

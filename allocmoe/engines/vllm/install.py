@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
 from allocmoe.engines.vllm.kernels import skip_dropped
 from allocmoe.engines.vllm.refuse import check_plan, model_fingerprint, unsupported
-from allocmoe.engines.vllm.router import DROPPED, BudgetRouter
+from allocmoe.engines.vllm.router import DROPPED, BudgetRouter, scoring_of
 from allocmoe.engines.vllm.settings import Settings
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
@@ -73,7 +74,12 @@ class Budgeted:
                 )
         elif self.captured and self.plan:
             plan = everything(self.plan)
-        rules = {layer: PlannedLayer.of(plan, layer, DROPPED, self.spec) if plan else None for layer in self.routers}
+        rules = {
+            layer: PlannedLayer.of(plan, layer, DROPPED, partial(scoring_of, router.inner), self.device)
+            if plan
+            else None
+            for layer, router in self.routers.items()
+        }
         for layer, router in self.routers.items():
             rule = rules[layer]
             if not (self.captured and self.settings.live) or rule is None:

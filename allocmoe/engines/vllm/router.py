@@ -13,8 +13,10 @@ from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
+from allocmoe.routing import Scoring
 
 DROPPED = -1  # the id that vLLM's own kernels skip
+KNOWN = ("CPURouter", "FusedTopKRouter", "FusedTopKBiasRouter", "GroupedTopKRouter")
 
 
 class BudgetRouter(BaseRouter):
@@ -52,6 +54,27 @@ class BudgetRouter(BaseRouter):
         if self.counter is not None:
             self.counter(ids, valid)
         return weights, ids
+
+
+def scoring_of(router: Any) -> Scoring:
+    """How one of vLLM's routers scores, from its attributes; AllocMoEError for one that is not known."""
+    name = type(router).__name__
+    custom = getattr(router, "custom_routing_function", None)
+    if name not in KNOWN or custom is not None or getattr(router, "num_fused_shared_experts", None):
+        raise AllocMoEError(
+            f"this plan's rule looks beyond a router's K experts, and how vLLM's {name} scores them is not known here"
+            f"{' (it calls a function of the model)' if custom else ''}: use another method's plan"
+        )
+    grouped = name == "GroupedTopKRouter" or getattr(router, "use_grouped_topk", False)
+    scaled = grouped or name == "FusedTopKBiasRouter"
+    return Scoring(
+        router.scoring_func,
+        renormalise=bool(router.renormalize),
+        scale=float(router.routed_scaling_factor) if scaled else 1.0,
+        groups=int(router.num_expert_group) if grouped else 1,
+        open_groups=int(router.topk_group) if grouped else 1,
+        bias=router.e_score_correction_bias if scaled else None,
+    )
 
 
 def real_rows(ids: Tensor) -> Tensor | None:

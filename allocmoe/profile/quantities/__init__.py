@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.profile.quantities import distances, naee, perplexity, top_p
+from allocmoe.profile.quantities import (
+    adapmoe,
+    distances,
+    fisher,
+    naee,
+    perplexity,
+    saliency,
+    soft_counts,
+    top_p,
+    xmoe,
+)  # fmt: skip
 from allocmoe.profile.quantities.quantity import Quantity, Setting
 
-QUANTITIES = {q.name: q for q in (perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY)}
+QUANTITIES = {
+    q.name: q
+    for q in (
+        perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY, fisher.QUANTITY, adapmoe.QUANTITY,
+        xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY,
+    )
+}  # fmt: skip
 
 
 def quantity(name: str) -> Quantity:

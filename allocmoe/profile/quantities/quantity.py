@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from allocmoe.errors import AllocMoEError, shown
 
 if TYPE_CHECKING:
+    from allocmoe.data.text import Windows
     from allocmoe.engines.hf import HFEngine
-    from allocmoe.evaluate.text import Windows
     from allocmoe.spec import MoESpec
 
 CALIBRATION_TOKENS = 16384
@@ -49,11 +49,11 @@ class Setting:
     progress: bool = True
     known: Mapping[str, Any] = field(default_factory=dict)
 
-    def few(self) -> Windows:
-        """The first windows of the text, CALIBRATION_TOKENS of tokens."""
-        from allocmoe.evaluate.text import Windows
+    def few(self, tokens: int = CALIBRATION_TOKENS) -> Windows:
+        """The first windows of the text, at most so many tokens; one window at least."""
+        from allocmoe.data.text import Windows
 
-        count = max(1, CALIBRATION_TOKENS // self.text.ids.shape[1])
+        count = max(1, tokens // self.text.ids.shape[1])
         return Windows(self.text.ids[:count], self.text.name)
 
 

@@ -1,4 +1,4 @@
-"""Quality against budget: perplexity, and accuracy per group of tasks."""
+"""Quality against budget: perplexity, the distance from the original's predictions, and accuracy per group of tasks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ CAPTION = """\
 {% if f.what == "perplexity" %}
 Lower is better. Bars: 95% interval of the ratio to the original, paired over {{ f.windows }} windows of the text.
 Star and dashed line: the original.
+{% elif f.what == "distance" %}
+Lower is better: how far predictions on the text are from the original's, over the full vocabulary, and at how many
+positions another token is the most likely. Bars: 95% interval over {{ f.windows }} windows.
 {% else %}
 Higher is better; {{ f["items"] }} items in all. Bars: 95% interval of each accuracy by itself, so methods whose bars
 overlap may still differ on the same items: the verdicts below compare in pairs. Star: the original. Dashed line:
@@ -30,11 +33,13 @@ guessing.
 
 
 def blocks(found: Results) -> Iterator[Block]:
-    """A figure of perplexity and one of accuracy per group, as far as they were measured."""
+    """Figures of perplexity, of the distance from the original and of accuracy per group, as far as measured."""
     for q in found.quality:
         facts = {"windows": q.windows, "items": q.items}
         if any(math.isfinite(r.perplexity) for r in q.rows):
             yield Block(f"Perplexity: {q.group.label}", perplexity(q.rows), facts | {"what": "perplexity"})
+        if any(math.isfinite(r.kl.estimate) for r in q.rows):
+            yield Block(f"Distance from the original: {q.group.label}", distance(q.rows), facts | {"what": "distance"})
         if any(r.accuracy for r in q.rows):
             yield Block(f"Accuracy: {q.group.label}", accuracies(q.rows, chance(q.group)), facts | {"what": "accuracy"})
 
@@ -49,6 +54,20 @@ def perplexity(rows: Sequence[QualityRow]) -> Figure:
     axis = figures.perplexity_axis([r.perplexity for r in rows])
     panel = figures.Panel("", series, [base] if math.isfinite(base) else [], axis)
     return figures.panels([panel], figures.budget_axis(rows), 480)
+
+
+def distance(rows: Sequence[QualityRow]) -> Figure:
+    """KL divergence and changed most likely tokens against budget, a panel each."""
+    shown = (
+        ("KL divergence", "kl", {"title": {"text": "nats"}}),
+        ("Changed most likely tokens", "flips", {"tickformat": ".0%", "title": {"text": "share of positions"}}),
+    )
+    panels = []
+    for title, what, axis in shown:
+        told = [(r, getattr(r, what)) for r in rows if math.isfinite(getattr(r, what).estimate)]
+        series = {m: [(r.budget, v) for r, v in told if r.method == m] for m in methods([r for r, _ in told])}
+        panels.append(figures.Panel(title, series, [], axis))
+    return figures.panels(panels, figures.budget_axis(rows), 420)
 
 
 def accuracies(rows: Sequence[QualityRow], levels: Mapping[str, float]) -> Figure:

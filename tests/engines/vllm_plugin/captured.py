@@ -10,15 +10,17 @@ from torch import Tensor
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
-from tests.engines.loops import (
-    EXPERTS,
-    TOP,
-)
+from allocmoe.routing import RULES
+from tests.engines.loops import EXPERTS, PARAMETERS, TOP
 
 CPU, DROPPED = torch.device("cpu"), -1
 OTHERS = {
     "top_k": (1.0, {}), "alloc_t": (3.25, {"k_base": 2}), "top_p": (2.0, {"threshold": (0.6,)}),
-    "naee": (2.0, {"threshold": (0.1,)}),
+    "naee": (2.0, {"threshold": (0.1,)}), "adapmoe": (2.0, {"threshold": 0.01, "fisher": (0.25,)}),
+    "xmoe": (2.0, {"threshold": 0.6}), "prune": (3.0, {"kept": ((1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1),)}),
+    "refill": (1.0, {"pairs": 2, "refill_tokens": 30}),
+    "alloc_t_refill": (2.5, {"k_base": 2, "pairs": 4, "refill_tokens": 5}),
+    "cap": (3.0, {"experts": (4,), "pairs": 4, "refill_tokens": 30}),
 }  # fmt: skip
 
 
@@ -32,8 +34,17 @@ def on(device: torch.device, plan: Plan) -> PlannedLayer:
 
 def other(made: Plan) -> Plan:
     """A plan of the same kind with other numbers."""
-    k, parameters = OTHERS[made.token_rule]
+    k, parameters = OTHERS.get(made.token_rule, (1.0, made.parameters))
     return replace(made, layers=(k,), parameters=parameters)
+
+
+def two_layers(token_rule: str, scale: float = 1.0) -> dict[str, Any]:
+    """A rule's usual parameters times `scale`, and half of that in a second layer where it has its own."""
+    own = {n: (p, PARAMETERS[token_rule][n]) for n, p in RULES[token_rule].parameters.items()}
+    return {
+        name: (v[0] * scale, v[0] * scale / 2) if p.per == "layer" else int(v * scale) if p.whole else v * scale
+        for name, (p, v) in own.items()
+    }
 
 
 def routed(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:

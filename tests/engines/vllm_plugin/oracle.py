@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from transformers import AutoModelForCausalLM, DeepseekV2Config, OlmoeConfig, Pr
 from allocmoe.engines.hf import HFEngine, Rule
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
+from allocmoe.routing import Numbers
+from allocmoe.routing.alloc_t import alloc_t
+from allocmoe.routing.top_k import top_k
 
 FAMILIES = ("olmoe", "qwen2_moe", "deepseek_v2")
 NARROW: dict[str, Any] = {
@@ -58,19 +62,77 @@ def load(folder: Path) -> HFEngine:
     return HFEngine(model, MoESpec.from_folder(folder), folder.name, fingerprint(folder))
 
 
-def margin(rule: PlannedLayer, weights: Tensor) -> float:
-    """How near a rule's decisions over candidates [T, K] are to a tie, relative."""
-    scores = weights.sort(dim=-1, descending=True).values
-    if rule.rule.name == "top_p":
-        return float((scores.cumsum(-1) / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "naee":
-        return float((scores / scores[:, :1] / rule.numbers["threshold"] - 1).abs().min())
-    if rule.rule.name == "top_k":
-        k = int(rule.numbers["k"])
-        return 1.0 if k == rule.top_k else float((scores[:, k - 1] / scores[:, k] - 1).min())
+def _top_k(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    k = int(n["k"])
+    return 1.0 if k == scores.shape[1] else float((scores[:, k - 1] / scores[:, k] - 1).min())
+
+
+def _alloc_t(n: Numbers, scores: Tensor, full: Tensor) -> float:
     pool = scores[:, 1:].flatten().sort(descending=True).values
-    kept = int(rule.numbers["k"] * len(scores) + 1e-6) - len(scores)
+    kept = int(n["k"] * len(scores) + 1e-6) - len(scores)
     return 1.0 if kept in (0, len(pool)) else float(pool[kept - 1] / pool[kept] - 1)
+
+
+def _cumulative(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    return float((scores.cumsum(-1) / n["threshold"] - 1).abs().min())
+
+
+def _tails(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    wide = scores.double()
+    shares = 1 - wide.cumsum(-1)[:, :-1] / wide.sum(-1, keepdim=True)
+    return float((shares.square() * n["fisher"] / n["threshold"] - 1).abs().min())
+
+
+def _survivors(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    stay, k = full[:, n["kept"] > 0].sort(dim=-1, descending=True).values, scores.shape[1]
+    return 1.0 if k == stay.shape[1] else float((stay[:, k - 1] / stay[:, k] - 1).min())
+
+
+def _last_in(n: Numbers, full: Tensor, opened: Tensor) -> float:
+    """Of every token's last pair and the first that it leaves, among the opened experts [N]."""
+    ranked, most = full[:, opened].sort(dim=-1, descending=True).values, int(n["pairs"])
+    return 1.0 if ranked.shape[1] <= most else float((ranked[:, most - 1] / ranked[:, most] - 1).min())
+
+
+def _refill(base: Any, kept: Any) -> Any:
+    def near(n: Numbers, scores: Tensor, full: Tensor) -> float:
+        if len(scores) > n["refill_tokens"]:
+            return base(n, scores, full)
+        opened = torch.zeros_like(full, dtype=torch.bool)
+        opened = opened.scatter(1, full.topk(scores.shape[1]).indices, kept(n, scores)).any(0)
+        return min(base(n, scores, full), _last_in(n, full, opened))
+
+    return near
+
+
+def _cap(n: Numbers, scores: Tensor, full: Tensor) -> float:
+    if len(scores) > n["refill_tokens"]:
+        return _top_k(n, scores, full)
+    sums = full.sum(0).index_fill(0, full.argmax(1), math.inf)
+    ranked, count = sums.sort(descending=True), int(n["experts"])
+    opened = torch.zeros_like(sums, dtype=torch.bool).index_fill(0, ranked.indices[:count], True) | (sums == math.inf)
+    last = 1.0 if count >= len(sums) else float(ranked.values[count - 1] / ranked.values[count] - 1)
+    return min(1.0 if math.isnan(last) else last, _last_in(n, full, opened))
+
+
+MARGINS = {
+    "top_k": _top_k,
+    "alloc_t": _alloc_t,
+    "top_p": _cumulative,
+    "naee": lambda n, scores, full: float((scores / scores[:, :1] / n["threshold"] - 1).abs().min()),
+    "adapmoe": _tails,
+    "xmoe": _cumulative,
+    "prune": _survivors,
+    "refill": _refill(_top_k, lambda n, scores: top_k(scores, n["k"])),
+    "alloc_t_refill": _refill(_alloc_t, lambda n, scores: alloc_t(scores, n["k"], n["k_base"])),
+    "cap": _cap,
+}
+
+
+def margin(rule: PlannedLayer, weights: Tensor, logits: Tensor) -> float:
+    """How near a rule's decisions over candidates [T, K] and logits [T, N] are to a tie, relative."""
+    full = logits.float().softmax(-1)
+    return MARGINS[rule.rule.name](rule.numbers, weights.sort(dim=-1, descending=True).values, full)
 
 
 def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
@@ -88,7 +150,7 @@ def by_pass(rule: PlannedLayer, passes: Tensor, margins: list[float]) -> Rule:
                 continue
             rows = (passes == number).nonzero().squeeze(1)
             some, chosen = rule(weights[rows], index[rows], None, logits[rows])
-            margins.append(margin(rule, weights[rows]))
+            margins.append(margin(rule, weights[rows], logits[rows]))
             kept[rows, : some.shape[1]], ids[rows, : some.shape[1]] = some, chosen
         return kept, ids
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from allocmoe.evaluate.text import Windows
-from allocmoe.measure.protocol import all_plans
-from allocmoe.methods import METHODS
+from allocmoe.data.text import Windows
+from allocmoe.methods import METHODS, sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from tests.engines.vllm_plugin import oracle
@@ -34,8 +33,11 @@ class Pair:
         text = Windows(torch.randint(128, (2, 24), generator=torch.Generator().manual_seed(9)), "random tokens")
         known = profile(self.hf, text, 2, progress=False)
         spec = self.hf.spec
-        self.plans = all_plans(self.hf, known, list(METHODS), spec.budgets())
-        assert len(self.plans) == 1 + 4 * 9
+        beyond = [name for name, row in METHODS.items() if row.rules[1].logits]
+        self.plans = sweep(self.hf, known, [n for n in METHODS if n not in beyond], spec.budgets())
+        assert len(self.plans) == 1 + 4 * (len(METHODS) - len(beyond) - 1)
+        self.plans += sweep(self.hf, known, beyond, spec.budgets()[-1:])[1:]  # one a rule is enough
+        assert {plan.token_rule for plan in self.plans} == set(oracle.MARGINS)
 
     @property
     def whole(self) -> Any:

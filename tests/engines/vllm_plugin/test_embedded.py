@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from allocmoe import methods, mini
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
-from allocmoe.evaluate.text import windows
 
 pytestmark = pytest.mark.vllm
 torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, Glm4MoeConfig, MixtralConfig, PretrainedConfig, Qwen3MoeConfig
 
 from allocmoe.methods import allocate
+from allocmoe.plan import Plan
 from tests.engines.vllm_plugin import oracle
 
 pytestmark = pytest.mark.vllm
@@ -23,9 +25,16 @@ def config(family: str) -> PretrainedConfig:
     if family == "qwen3_moe":
         return Qwen3MoeConfig(**shape, num_experts=16, norm_topk_prob=True)
     return Glm4MoeConfig(
-        **shape, first_k_dense_replace=1, n_routed_experts=16, n_shared_experts=1, n_group=1, topk_group=1,
-        norm_topk_prob=True,
+        **shape, first_k_dense_replace=1, n_routed_experts=16, n_shared_experts=1, n_group=4, topk_group=2,
+        norm_topk_prob=True, routed_scaling_factor=1.5,
     )  # fmt: skip
+
+
+def beyond(hf: Any, budget: int, reference: str) -> list[Plan]:
+    """Plans whose rules look beyond the router's K experts, none of which needs a profile here."""
+    oea = allocate("oea", hf.spec, hf.fingerprint, budget, reference=reference)
+    over = replace(oea, token_rule="alloc_t_refill", parameters={**oea.parameters, "k_base": 1})
+    return [oea, over, allocate("xshare", hf.spec, hf.fingerprint, budget, reference=reference, batch=16)]
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "glm4_moe"])
@@ -34,6 +43,9 @@ def test_agreement(family: str, tmp_path: Path) -> None:
 
     torch.manual_seed(5)
     model = AutoModelForCausalLM.from_config(config(family), dtype=torch.float32)
+    for name, tensor in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):  # so that GLM's order is not that of its weights
+            tensor.copy_(torch.randn(tensor.shape) * 0.1)
     model.save_pretrained(tmp_path / family)
     hf = oracle.load(tmp_path / family)
     engine = VLLMEngine.load(tmp_path / family, skip_tokenizer_init=True, max_model_len=64)
@@ -49,6 +61,12 @@ def test_agreement(family: str, tmp_path: Path) -> None:
                 torch.testing.assert_close(here, there, atol=2e-3, rtol=0)  # summed over 19 tokens
                 assert spent.summary()["per_token"] == pytest.approx(budget)
                 results[reference, method] = here
+            for plan in beyond(hf, full // 2, reference):
+                with hf.using(plan), engine.using(plan), engine.count() as spent:
+                    here, there = engine.nll(ids), hf.nll(ids)
+                torch.testing.assert_close(here, there, atol=2e-3, rtol=0)
+                assert spent.summary()["per_token"] > full // 2, "60 tokens are few: pairs are refilled"
+                assert plan.reference == "survivors" or (results[reference, "uniform"] - here).abs().max() > 0.01
     finally:
         engine.close()
     assert hf.spec.renormalise

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from captured import CPU, DROPPED, budgeted, fixed, on, other, routed
+from captured import CPU, DROPPED, budgeted, fixed, on, other, routed, two_layers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -72,7 +72,7 @@ def test_another_kind_of_plan_is_refused_and_nothing_changes(token_rule: str) ->
     made = plan(token_rule)
     rule = on(CPU, made)
     numbers = {name: t.clone() for name, t in rule.numbers.items()}
-    another = TOKEN_RULES[(TOKEN_RULES.index(token_rule) + 1) % 4]
+    another = TOKEN_RULES[(TOKEN_RULES.index(token_rule) + 1) % len(TOKEN_RULES)]
     for wrong, what in ((plan(another), "token_rule"), (replace(other(made), reference="survivors"), "reference")):
         with pytest.raises(AllocMoEError, match=f"captured with {what}.*enforce_eager") as caught:
             rule.follow(fixed(wrong))
@@ -173,10 +173,9 @@ def numbers(worker: Any) -> list[dict[str, float]]:
 def test_a_captured_worker_keeps_its_rules_and_changes_their_numbers(token_rule: str) -> None:
     from allocmoe.engines.vllm.install import everything
 
-    worker, limits = worker_of(2, live=True, captured=True), token_rule in ("top_p", "naee")
-    first = plan(token_rule, layers=(1.0, 2.0), parameters={"threshold": (0.5, 0.25)} if limits else {})
-    changed = {"threshold": (0.1, 0.2)} if limits else {"k_base": 0} if token_rule == "alloc_t" else {}
-    second = replace(first, layers=(2.0, 1.0), parameters=changed)
+    worker = worker_of(2, live=True, captured=True)
+    first = plan(token_rule, layers=(1.0, 2.0), parameters=two_layers(token_rule))
+    second = replace(first, layers=(2.0, 1.0), parameters=two_layers(token_rule, 0.4))
     worker.apply(first)
     rules = [router.rule for router in worker.routers.values()]
     assert all(isinstance(v, Tensor) for rule in rules for v in rule.numbers.values())
@@ -185,7 +184,7 @@ def test_a_captured_worker_keeps_its_rules_and_changes_their_numbers(token_rule:
         assert all(router.rule is rule for router, rule in zip(worker.routers.values(), rules, strict=True))
         whole = following or everything(first)
         assert numbers(worker) == [pytest.approx(whole.numbers(layer)) for layer in (0, 1)]
-    other_rule = plan("top_k", layers=(1.0, 1.0)) if limits else plan(
+    other_rule = plan("top_k", layers=(1.0, 1.0)) if token_rule != "top_k" else plan(
         "naee", layers=(1.0, 1.0), parameters={"threshold": (0.5, 0.5)}
     )  # fmt: skip
     for refused in (other_rule,

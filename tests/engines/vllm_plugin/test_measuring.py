@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from allocmoe import records
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
-from allocmoe.evaluate.text import windows
 from allocmoe.measure.protocol import Protocol, session
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve

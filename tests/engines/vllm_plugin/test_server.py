@@ -63,7 +63,7 @@ def serving(
             env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent,
         )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1500):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
                 break

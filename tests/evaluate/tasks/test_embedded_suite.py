@@ -76,6 +76,7 @@ def test_the_original_model_gets_lm_eval_s_own_results(engine: HFEngine) -> None
     assert all(len(r["ids"]) == len(r["correct"]) == 8 for r in found.values())
 
 
+@pytest.mark.whole
 def test_answers_are_those_of_one_request_at_a_time(three: TaskSuite, plain: Any) -> None:
     tokenizer, found = three.engine.tokenizer, three.run(15)
     compared = 0

@@ -13,13 +13,13 @@ import pytest
 import torch
 from local_tasks import CHOICE, FILTERS, STOCK, WRITE, choices, group, put
 
+from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.tasks import table
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.text import windows
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import lzma
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,17 @@ HUB = {"wikitext2-train": "train", "wikitext2-test": "test"}
 
 @dataclass(frozen=True)
 class Windows:
-    """`ids` [n, length] whole windows of a text, and what they are."""
+    """Whole windows of a text.
+
+    Attributes:
+        ids: [n, length].
+        name: of the text.
+        kinds: of an embedded text, kind of document -> bool [n, length], the tokens of such documents.
+    """
 
     ids: Tensor
     name: str
+    kinds: Mapping[str, Tensor] = field(default_factory=dict)
 
     def batches(self, size: int) -> list[Tensor]:
         """Consecutive batches [<= size, length]; always the same ones."""
@@ -43,17 +51,33 @@ class Windows:
         return {"text": self.name, "windows": len(self.ids), "window": self.ids.shape[1], "digest": shown}
 
 
-def embedded(side: str, characters: int, seed: int = 1) -> str:
-    """At least `characters` of generated documents of one side; the same for the same seed."""
+def embedded(side: str, characters: int, seed: int = 1) -> list[tuple[str, str]]:
+    """At least `characters` of generated documents of one side, the same for the same seed: (kind, text) of each, the
+    kind being the group of its task, or "statements"."""
     rng = random.Random(f"text/{side}/{seed}")
-    streams = [sample(task, side, seed + 500) for task in TASKS]
-    pieces: list[str] = []
+    streams = [(TASKS[task].group, sample(task, side, seed + 500)) for task in TASKS]
+    pieces: list[tuple[str, str]] = []
     length = 0
     while length < characters:
         turn = rng.randrange(len(streams) + 1)
-        pieces.append(statement(rng) if turn == len(streams) else next(streams[turn]).text)
-        length += len(pieces[-1])
-    return EOS.join(pieces)
+        if turn == len(streams):
+            pieces.append(("statements", statement(rng)))
+        else:
+            kind, items = streams[turn]
+            pieces.append((kind, next(items).text))
+        length += len(pieces[-1][1])
+    return pieces
+
+
+def _kinds(tokenizer: Any, ids: Sequence[int], kinds: Sequence[str]) -> dict[str, Tensor]:
+    """Kind -> bool [tokens], of documents that EOS ends; nothing where the tokenizer has another EOS."""
+    if getattr(tokenizer, "eos_token", None) != EOS:
+        return {}
+    ends = torch.tensor(ids) == tokenizer.eos_token_id
+    document = ends.cumsum(0) - ends.long()  # an EOS belongs to the document that it ends
+    order = list(dict.fromkeys(kinds))
+    found = torch.tensor([order.index(kind) for kind in kinds])[document]
+    return {kind: found == number for number, kind in enumerate(order)}
 
 
 def _wikitext(split: str) -> str:
@@ -73,8 +97,10 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
     """
     if count < 1 or length < 2:
         raise AllocMoEError(f"need at least 1 window of at least 2 tokens, got {count} of {length}")
+    pieces: list[tuple[str, str]] = []
     if text in EMBEDDED:
-        content, name = embedded(EMBEDDED[text], count * length * 8), text
+        pieces = embedded(EMBEDDED[text], count * length * 8)
+        content, name = EOS.join(piece for _, piece in pieces), text
     elif text in HUB:
         content, name = _wikitext(HUB[text])[: count * length * 12], text
     else:
@@ -92,4 +118,7 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
         raise AllocMoEError(
             f"the text {text} has {len(ids)} tokens, less than one window of {length}: give a longer one"
         )
-    return Windows(torch.tensor(ids[: found * length]).view(found, length), name)
+    ids = ids[: found * length]
+    kinds = _kinds(tokenizer, ids, [kind for kind, _ in pieces]) if pieces else {}
+    shaped = {kind: tokens.view(found, length) for kind, tokens in kinds.items()}
+    return Windows(torch.tensor(ids).view(found, length), name, shaped)

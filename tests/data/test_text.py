@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from allocmoe.data import text
+from allocmoe.data.text import Windows, embedded, windows
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate import text
-from allocmoe.evaluate.text import Windows, embedded, windows
 from allocmoe.mini import resolve
 from allocmoe.mini.corpus import EOS
 from allocmoe.mini.items import TASKS, Item, held_out, sample, side
@@ -83,9 +83,28 @@ def test_an_embedded_text_is_the_same_every_time_and_long_enough(tokenizer: Any,
 
 def test_embedded_text_depends_on_side_and_seed_only() -> None:
     assert embedded("train", 5000) == embedded("train", 5000)
-    assert len(embedded("test", 5000)) >= 5000
+    assert sum(len(document) for _, document in embedded("test", 5000)) >= 5000
     assert embedded("train", 5000) != embedded("test", 5000)
     assert embedded("train", 5000, seed=2) != embedded("train", 5000)
+
+
+def test_every_token_of_an_embedded_text_knows_its_kind(tokenizer: Any) -> None:
+    found = windows(tokenizer, "mini-test", 20, 64)
+    assert set(found.kinds) == {"nlu", "reasoning", "math", "statements"}
+    assert torch.equal(torch.stack(list(found.kinds.values())).sum(0), torch.ones(20, 64, dtype=torch.long))
+    ids, seen = found.ids.flatten().tolist(), []
+    for kind, document in embedded("test", 20 * 64 * 8):
+        seen += [kind] * len(tokenizer(document + EOS, add_special_tokens=False)["input_ids"])
+    for kind, tokens in found.kinds.items():
+        assert [k == kind for k in seen[: len(ids)]] == tokens.flatten().tolist()
+
+
+def test_other_texts_and_tokenizers_have_no_kinds(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text("Tom had a red ball. " * 20)
+    assert windows(tokenizer, str(tmp_path / "story.txt"), 2, 8).kinds == {}
+    other = AutoTokenizer.from_pretrained(resolve("mini-olmoe"))
+    other.eos_token = "<|pad|>"
+    assert windows(other, "mini-test", 2, 8).kinds == {}
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -98,14 +117,14 @@ def test_every_item_of_an_embedded_text_is_of_its_side(split: str, monkeypatch: 
             yield item
 
     monkeypatch.setattr(text, "sample", noting)
-    documents = embedded(split, 200_000).split(EOS)
+    documents = [document for _, document in embedded(split, 200_000)]
     assert {task for task, _ in seen} == set(TASKS)
     assert {item.text for _, item in seen} <= set(documents)
     assert all(side(item.key, TASKS[task].one_in) == split for task, item in seen)
 
 
 def test_no_held_out_item_is_in_the_training_text() -> None:
-    documents = embedded("train", 400_000).split(EOS)
+    documents = [document for _, document in embedded("train", 400_000)]
     for task in TASKS:
         starts = tuple(item.prompt + choice for item in held_out(task) for choice in item.choices)
         assert not [d for d in documents if d.startswith(starts)]

@@ -1,0 +1,105 @@
+"""Diagonal Fisher term of every MoE layer: how much the loss bends with the block's output. [L]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from allocmoe.profile.quantities.quantity import Quantity, Setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from allocmoe.data.text import Windows
+    from allocmoe.engines.hf import HFEngine
+
+TOKENS = 4096
+"""Of calibration text."""
+
+
+def fisher(engine: HFEngine, text: Windows, batch: int, progress: bool = False) -> list[float]:
+    """Mean squared gradient of the loss at each MoE block's output: [L].
+
+    The loss of a window is its summed next-token NLL, so that neither the batch nor the number of windows changes the
+    scale. The mean is over positions that predict a token, and channels. Weights get no gradient; memory follows the
+    batch, and of logits one piece at a time.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from allocmoe.profile.algorithm1 import block_of
+
+    probes: dict[int, Tensor] = {}
+
+    def probed(layer: int) -> Any:
+        def hook(_module: Any, _args: Any, output: Any) -> Any:
+            first, *rest = output if isinstance(output, tuple) else (output,)
+            probes[layer] = torch.zeros_like(first, requires_grad=True)
+            moved = first + probes[layer]
+            return (moved, *rest) if isinstance(output, tuple) else moved
+
+        return hook
+
+    layers = range(engine.spec.layers)
+    sums, count = [0.0] * len(layers), 0
+    with engine.using(None), _frozen(engine.model), torch.inference_mode(False), torch.enable_grad():
+        hooks = [block_of(engine, layer).register_forward_hook(probed(layer)) for layer in layers]
+        try:
+            for ids in tqdm(text.batches(batch), desc="fisher", unit="batch", delay=2, disable=not progress):
+                hidden = engine.backbone(ids)
+                slope = _at_the_end(engine.model.get_output_embeddings(), hidden.detach(), ids.to(hidden.device))
+                found = torch.autograd.grad(hidden, [probes[layer] for layer in layers], slope)
+                for layer, gradient in enumerate(found):
+                    sums[layer] += float(gradient.view(*ids.shape, -1)[:, :-1].double().square().sum())
+                count += ids[:, 1:].numel() * hidden.shape[-1]
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return [total / count for total in sums]
+
+
+def _at_the_end(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
+    """Gradient [B, T, H] of the summed NLL of windows [B, T] with respect to the last hidden states, in pieces."""
+    import torch
+
+    from allocmoe.engines.head import HEAD_BYTES
+
+    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    rows = max(1, HEAD_BYTES.get(states.device.type, 1 << 30) // (4 * head.weight.shape[0]))
+    pieces = []
+    for state, target in zip(states.split(rows), targets.split(rows), strict=True):
+        leaf = state.detach().requires_grad_()
+        logits = head(leaf)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        loss = torch.nn.functional.cross_entropy(logits.to(wide), target, reduction="sum")
+        pieces += torch.autograd.grad(loss, leaf)
+    slope = torch.cat(pieces).view(len(ids), -1, hidden.shape[-1])
+    return torch.cat([slope, torch.zeros_like(slope[:, :1])], 1)
+
+
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """No gradients of weights: they would take as much memory as the model."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def _measure(setting: Setting) -> tuple[Any, dict[str, Any]]:
+    text = setting.few(TOKENS)
+    return fisher(setting.engine, text, setting.batch, setting.progress), {"windows": len(text.ids)}
+
+
+QUANTITY = Quantity(
+    "fisher",
+    "mean squared gradient of the loss at each MoE block's output",
+    _measure,
+    shapes=lambda spec: (spec.layers,),
+    least=0.0,
+)
