@@ -14,7 +14,7 @@ from pathlib import Path
 
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError
-from allocmoe.report.prose.sources import Sources
+from allocmoe.report.prose.sources import Sources, within
 from allocmoe.report.style import FOCUS, GREY, ORIGINAL, name, style
 
 TOP, LOW = 15.0, -2.5  # of the perplexity axis, in %
@@ -49,6 +49,8 @@ class Box:
 def picture(sources: Sources, file: str) -> str:
     """Perplexity against budget, a panel per model; what rises above the axis leaves at its top.
 
+    Methods that spend more than their budget, because it budgets something else, are not drawn.
+
     Raises AllocMoEError for records without quality.
     """
     models = sources.models(file)
@@ -74,7 +76,7 @@ def _curves(sources: Sources, file: str, model: str) -> dict[str, Curve]:
     own, base = whole.budget or 1, whole.metrics["perplexity"]
     found: dict[str, list[tuple[float, float]]] = {}
     for record in sources.group(file, model).records:
-        if record.method and record.method != ORIGINAL:
+        if record.method and record.method != ORIGINAL and within(record):
             rise = 100 * (record.metrics["perplexity"] / base - 1)
             found.setdefault(record.method, [(1.0, 0.0)]).append(((record.budget or 0) / own, rise))
     return {method: sorted(points, reverse=True) for method, points in found.items()}

@@ -59,6 +59,10 @@ FILES = {
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],
     "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
     "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],
+    "pruned": [  # the best of them spends all that the model has
+        replace(tasked("mini-olmoe", m, b), spent={"per_token": spent})
+        for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.2), ("alloc-moe", 4, 4))
+    ],
     "gate": [simulated(8, 40), simulated(20, 10)],
     "injected": [made("gate", None, None, setup={}, details={
         "one-more": {"exit": 1, "faulty": "a", "named": ["a"]}, "none-at-all": {"exit": 2, "faulty": "a", "named": []},

@@ -40,6 +40,12 @@ def test_it_names_what_it_shows(sources: Sources) -> None:
     assert "other methods" not in words
 
 
+def test_what_spends_more_is_not_drawn(sources: Sources) -> None:
+    text = picture.picture(sources, "pruned")
+    assert "other methods" not in text
+    assert text.count("<circle") == 2
+
+
 def test_without_quality_there_is_no_picture(
     sources: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ FIGURE_ORACLES: dict[str, dict[str, Callable[[], Any]]] = {
     "settings": {"made": lambda: "8", "made words": lambda: "eight", "made Words": lambda: "Eight"},
     "wins": {"made alloc-moe perplexity": lambda: str(wins()["alloc-moe"])},
     "winners": {
+        "pruned perplexity": lambda: "Alloc-L in one",
         "made perplexity digits": lambda: ", ".join(f"{label(m)} in {n}" for m, n in wins().most_common()),
     },
     "compared": {"made alloc-moe uniform,alloc-l": lambda: "16", "made alloc-moe all": lambda: "24"},

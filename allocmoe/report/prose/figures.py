@@ -13,7 +13,7 @@ from allocmoe.methods import METHODS
 from allocmoe.records import Record
 from allocmoe.report.groups import Group
 from allocmoe.report.prose.forms import count, flag, formatted, listed, percent, percents, ratio
-from allocmoe.report.prose.sources import Sources, picked
+from allocmoe.report.prose.sources import Sources, picked, within
 from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
@@ -135,12 +135,13 @@ def methods(sources: Sources, form: str = "digits") -> str:
 
 
 def best(sources: Sources, file: str, metric: str, model: str, budget: int) -> tuple[str, ...]:
-    """The best methods of a setting, the unchanged model left aside; several where they are equal."""
+    """The best methods of a setting that spend its budget; several where they are equal. Not the unchanged model."""
     scores = {"perplexity": lambda r: -r.metrics["perplexity"], "accuracy": lambda r: r.metrics[f"group/{MEAN}"]}
     if metric not in scores:
         raise AllocMoEError(f"unknown metric {shown(metric)}: expected {' or '.join(scores)}")
     group = sources.group(file, model)
-    found = {r.method or "": scores[metric](r) for r in group.records if r.budget == budget and r.method != ORIGINAL}
+    among = [r for r in group.records if r.budget == budget and r.method != ORIGINAL and within(r)]
+    found = {r.method or "": scores[metric](r) for r in among}
     most = max(found.values())
     return tuple(m for m, value in found.items() if math.isclose(value, most, rel_tol=1e-12))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED
 from allocmoe.methods import METHODS
-from allocmoe.report.prose.figures import VERDICTS, speed_ratio
+from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
@@ -30,19 +29,20 @@ def caveats(sources: Sources) -> str:
 
 
 def quality(sources: Sources, file: str, model: str) -> str:
-    """Perplexity, and mean accuracy in %, of every method at every budget of a model; the best of a column is bold."""
+    """Perplexity, and mean accuracy in %, of every method at every budget of a model.
+
+    The best of a column is bold, among those that spend the budget.
+    """
     budgets = sources.budgets(file, model)
     found = {(r.method or "", r.budget or 0): r.metrics for r in sources.group(file, model).records}
-    least = {b: min(m["perplexity"] for (_, at), m in found.items() if at == b) for b in budgets}
-    most = {b: max(m[f"group/{MEAN}"] for (_, at), m in found.items() if at == b) for b in budgets}
+    bests = {(b, m): best(sources, file, m, model, b) for b in budgets for m in ("perplexity", "accuracy")}
 
     def cell(method: str, budget: int) -> str:
         if (method, budget) not in found:
             return "-"
         metrics = found[method, budget]
-        one, two = f"{metrics['perplexity']:.2f}", percent(metrics[f"group/{MEAN}"])
-        one = f"**{one}**" if _same(metrics["perplexity"], least.get(budget)) else one
-        return f"{one}, " + (f"**{two}**" if _same(metrics[f"group/{MEAN}"], most.get(budget)) else two)
+        texts = {"perplexity": f"{metrics['perplexity']:.2f}", "accuracy": percent(metrics[f"group/{MEAN}"])}
+        return ", ".join(f"**{t}**" if method in bests.get((budget, m), ()) else t for m, t in texts.items())
 
     whole = sources.original(file, model)
     first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
@@ -109,11 +109,6 @@ def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIG
     if not rows:
         raise AllocMoEError(f"{file} has no speed of {shown(names)}")
     return table(["timed", "engine", "plans of", "method", *PHASES], rows)
-
-
-def _same(value: float, best: float | None) -> bool:
-    """Whether a value is the best, or differs from it by rounding alone."""
-    return best is not None and math.isclose(value, best, rel_tol=1e-12)
 
 
 TABLES: dict[str, Callable[..., str]] = {
