@@ -16,14 +16,15 @@ from allocmoe.report.prose.tables import TABLES
 
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {"fig": FIGURES, "table": {**TABLES, **STUDIES, **CODE}}
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
+BEGINNING = re.compile(r"(?:\A|\n)[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*\Z")
 ANY = re.compile(r"<!--/?(?:fig|table)\b")
 
 
 def fill(text: str, sources: Sources, where: str = "the document") -> str:
     """A document with every marked figure and table as the records have it; all else stays as it is.
 
-    Raises AllocMoEError, with the line, for a mark that is not closed, an unknown figure or table, arguments that
-    it does not take, or what no record holds.
+    Raises AllocMoEError, with the line, for a mark that is not closed, a figure that begins a line, an unknown figure
+    or table, arguments that it does not take, or what no record holds.
     """
     marks = {start for found in MARK.finditer(text) for start in (found.start(), found.start(3) + len(found[3]))}
     for found in ANY.finditer(text):
@@ -33,6 +34,10 @@ def fill(text: str, sources: Sources, where: str = "the document") -> str:
     def filled(found: re.Match[str]) -> str:
         kind, call, _, end = found.groups()
         try:
+            if kind == "fig" and BEGINNING.search(text[: found.start()]):
+                raise AllocMoEError(
+                    "this figure begins a line, where Markdown reads a comment as the end of a paragraph"
+                )
             if kind != end:
                 raise AllocMoEError(f"this mark opens a {kind} and closes a {end}")
             value = _called(kind, call, sources)
