@@ -61,7 +61,7 @@ class Method:
 
 BATCHED = (
     "Alloc-T shares its budget among the tokens of one forward pass, so its results depend on what else is in the "
-    "batch; the batching above is part of the measurement."
+    "batch; the batching is part of the measurement."
 )
 CALIBRATED = (
     "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "

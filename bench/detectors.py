@@ -2,7 +2,7 @@
 
     python bench/detectors.py --records reports/records/history.jsonl
 
-The noise is that of real sessions (noise.json, see README.md): a simulated session is a bootstrap of the
+The noise is that of real sessions (noise.json, see docs/errors.md): a simulated session is a bootstrap of the
 rounds of one of them, and its estimate the median of the log-ratios to the original. Prints a
 table; the last line of stdout is one JSON document.
 """

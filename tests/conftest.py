@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("ALLOCMOE_REQUIRE_VLLM") and not VLLM:
         raise pytest.UsageError(
             "vLLM must be tested here and is not installed: name an index with CPU builds of torch, "
-            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (README, Install)'
+            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (docs/serve.md)'
         )
 
 
@@ -77,6 +77,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     if left_out and not VLLM:
         terminalreporter.write_line(
             f"{left_out} tests of vLLM were left out, because it is not installed; to run them too: "
-            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (README, Install)',
+            'PIP_EXTRA_INDEX_URL="$PYTORCH_CPU_INDEX" make test (docs/serve.md)',
             yellow=True,
         )

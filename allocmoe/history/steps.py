@@ -11,7 +11,7 @@ large enough is kept, and the parts are searched again.
 from the level of its segment than the smallest change that counts begins a new one, so that a single
 commit after the step is enough.
 
-Chosen by measurement among four, with asv's and E-divisive: see `bench/README.md`.
+Chosen by measurement among four, with asv's and E-divisive: see `docs/errors.md`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from allocmoe.data.text import Windows
-from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.hf import HFEngine, scoring_of
 from allocmoe.engines.passes import by_position
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import COUNTS
@@ -81,7 +81,7 @@ def test_a_rule_of_the_whole_pass_decides_otherwise_in_one_prefill(engine: HFEng
 def test_rules_that_take_passes_together_decide_as_one_after_the_other(engine: HFEngine, rule: str) -> None:
     """The same plan with what its rule says of passes taken away, so that each pass is a call of its own."""
     plan = next(p for p in plans_of(engine) if p.token_rule == rule)
-    layer = PlannedLayer.of(plan, 0, spec=engine.spec)
+    layer = PlannedLayer.of(plan, 0, scoring=lambda: scoring_of(engine.routers[0], engine.spec))
     slow = replace(layer, rule=replace(layer.rule, alone=False, many=False))
     logits = torch.randn(6 * 4, engine.spec.experts, generator=torch.Generator().manual_seed(1))
     logits = (2 * logits).round() / 2  # ties

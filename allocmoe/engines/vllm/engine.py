@@ -4,7 +4,7 @@
     with engine.using(plan):
         engine.llm.generate(...)
 
-To serve a plan, give it to `vllm serve` instead: see this folder's README.
+To serve a plan, give it to `vllm serve` instead: see `docs/serve.md`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def starting(folder: Path | str, dtype: str) -> Iterator[None]:
     except AllocMoEError:
         raise
     except ImportError as error:
-        raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in the README") from error
+        raise AllocMoEError(f"vLLM cannot be imported ({error}): see Install in docs/serve.md") from error
     except Exception as error:  # of vLLM's many kinds
         raise AllocMoEError(f"vLLM did not start on {folder}: {error}") from error
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from allocmoe.engines import vllm as guide
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
@@ -27,6 +26,7 @@ from allocmoe.spec import MoESpec, fingerprint
 
 pytestmark = pytest.mark.vllm
 MODEL = resolve("mini-olmoe")
+GUIDE = Path(__file__).parents[3] / "docs" / "serve.md"
 PROMPT = "Tom was hungry. They went to the school. Tom wanted to"
 FLAGS = ("--served-model-name", "mini", "--no-enable-prefix-caching")
 SAME = ("--dtype", "float32", "--max-model-len", "512")  # else what it computes could not be compared
@@ -34,7 +34,7 @@ SAME = ("--dtype", "float32", "--max-model-len", "512")  # else what it computes
 
 def printed(words: str) -> str:
     """The guide's shell lines with these words in them, as they are."""
-    page = Path(guide.__path__[0], "README.md").read_text("utf-8")
+    page = GUIDE.read_text("utf-8")
     (found,) = (block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if words in block)
     return found.rstrip()
 

@@ -1,0 +1,122 @@
+"""Tables of methods and what they measured. Another one is a function and its row in TABLES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from allocmoe.errors import AllocMoEError, shown
+from allocmoe.evaluate.tasks.table import EMBEDDED
+from allocmoe.methods import METHODS
+from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
+from allocmoe.report.prose.forms import percent, ratio, table
+from allocmoe.report.prose.sources import Sources
+from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
+
+
+def methods(sources: Sources) -> str:
+    """The table of methods: name, rule across layers, rule within them, what it is."""
+    rows = [[f"`{n}`", f"`{row.layer_rule}`", f"`{row.token_rule}`", row.about] for n, row in METHODS.items()]
+    return table(["method", "layers", "tokens", "what it is"], rows)
+
+
+def caveats(sources: Sources) -> str:
+    """What a reader must know about some methods, a line each."""
+    among: dict[str, list[str]] = {}
+    for method, row in METHODS.items():
+        if row.caveat:
+            among.setdefault(row.caveat, []).append(f"`{method}`")
+    return "\n".join(f"- {', '.join(names)}: {text}" for text, names in among.items())
+
+
+def quality(sources: Sources, file: str, model: str) -> str:
+    """Perplexity, and mean accuracy in %, of every method at every budget of a model.
+
+    The best of a column is bold, among those that spend the budget.
+    """
+    budgets = sources.budgets(file, model)
+    found = {(r.method or "", r.budget or 0): r.metrics for r in sources.group(file, model).records}
+    bests = {(b, m): best(sources, file, m, model, b) for b in budgets for m in ("perplexity", "accuracy")}
+
+    def cell(method: str, budget: int) -> str:
+        if (method, budget) not in found:
+            return "-"
+        metrics = found[method, budget]
+        texts = {"perplexity": f"{metrics['perplexity']:.2f}", "accuracy": percent(metrics[f"group/{MEAN}"])}
+        return ", ".join(f"**{t}**" if method in bests.get((budget, m), ()) else t for m, t in texts.items())
+
+    whole = sources.original(file, model)
+    first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
+    rows = [[name(m), *(cell(m, b) for b in budgets)] for m in sources.methods(file, model) if m != ORIGINAL]
+    return table([model, *map(str, budgets)], [first, *rows])
+
+
+def verdicts(sources: Sources, file: str, method: str) -> str:
+    """A method against each other one: in how many settings it is shown better, nothing is shown, or it is worse."""
+    found = sources.comparisons(file, method)
+    rows = []
+    for other in dict.fromkeys(c.other for c in found):
+        mine = [c for c in found if c.other == other]
+        words = [VERDICTS[v] for v in ("better", "open", "worse")]
+        cells = [str(sum(getattr(c, m) == w for c in mine)) for m in ("perplexity", "accuracy") for w in words]
+        rows.append(["the unchanged model" if other == ORIGINAL else name(other), *cells])
+    head = ["against", "lower perplexity", "nothing shown", "higher", "better accuracy", "nothing shown", "worse"]
+    return table(head, rows)
+
+
+def seeds(sources: Sources, metric: str, names: str, *models: str) -> str:
+    """Models, as file/model, beside each other, a row per budget and a column per method: perplexity over the
+    unchanged model's in %, or accuracy less the unchanged model's in points."""
+    if metric not in ("perplexity", "accuracy"):
+        raise AllocMoEError(f"unknown metric {shown(metric)}: expected perplexity or accuracy")
+    places = [place.partition("/")[::2] for place in models]
+
+    def change(file: str, model: str, method: str, budget: int) -> str:
+        mine, whole = sources.record(file, model, method, str(budget)).metrics, sources.original(file, model).metrics
+        if metric == "accuracy":
+            return percent(mine[f"group/{MEAN}"] - whole[f"group/{MEAN}"], sign=True)
+        return percent(mine["perplexity"] / whole["perplexity"] - 1, sign=True)
+
+    asked = names.split(",")
+    rows = [
+        [str(b), *(" / ".join(change(*place, m, b) for place in places) for m in asked)]
+        for b in sources.budgets(*places[0])
+    ]
+    return table(["budget", *map(name, asked)], rows)
+
+
+def tasks(sources: Sources, file: str, method: str, share: str) -> str:
+    """Accuracy of each embedded task, of every model as it is and under a method at a share of its activations."""
+    columns = [(m, r) for m in sources.models(file) for r in (sources.original(file, m),
+                                                               sources.record(file, m, method, share))]  # fmt: skip
+    rows = [
+        [f"`{t}`", f"{100 * (spec.chance or 0):g}", *(percent(r.metrics[f"acc/{t}"]) for _, r in columns)]
+        for t, spec in EMBEDDED.items()
+    ]
+    rows.append(["mean of the groups", "", *(percent(r.metrics[f"group/{MEAN}"]) for _, r in columns)])
+    rows.append(["perplexity", "", *(f"{r.metrics['perplexity']:.2f}" for _, r in columns)])
+    return table(["task", "chance", *(f"{model}, {r.budget}" for model, r in columns)], rows)
+
+
+def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIGINAL) -> str:
+    """Speed of methods over another one at a share of the activations, on every timed shape of a file."""
+    rows = []
+    for group in sources.groups(file, "speed"):
+        how, whose = f"{group.setup['engine']}, {group.setup['dtype']}", group.owner.get("model", "its own")
+        timed = {r.method for r in group.records}
+        for method in [m for m in names.split(",") if m in timed]:
+            values = [ratio(speed_ratio(group, method, other, share, p), True) for p in PHASES]
+            rows.append([group.model, how, whose, name(method), *values])
+    if not rows:
+        raise AllocMoEError(f"{file} has no speed of {shown(names)}")
+    return table(["timed", "engine", "plans of", "method", *PHASES], rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "caveats": caveats,
+    "methods": methods,
+    "quality": quality,
+    "seeds": seeds,
+    "speed": speed,
+    "tasks": tasks,
+    "verdicts": verdicts,
+}

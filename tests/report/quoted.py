@@ -1,0 +1,146 @@
+"""Small records that documents quote in tests, and the plain arithmetic on them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from statistics import fmean
+
+from allocmoe.evaluate.tasks.table import EMBEDDED
+from allocmoe.records import Record
+from allocmoe.report.compare import Comparison, comparisons
+from allocmoe.report.groups import groups
+from allocmoe.report.prose import Sources, fill
+from allocmoe.report.style import TIMES
+from tests.report.made import BUDGETS, GROUPS, WHOLE, made, onto, plans, profile, quality, speed
+
+MODELS = ("mini-olmoe", "mini-qwen")
+NAMES = ("uniform", "alloc-l", "alloc-t", "alloc-moe")
+NLL, TASKS = {"nll": [1.0, 2.0], "window_tokens": [3, 1]}, {t: i / 10 for i, t in enumerate(EMBEDDED)}
+
+
+def two_models() -> list[Record]:
+    """The made sweep, and the same with losses shifted a little by method: another order of methods."""
+    first = [quality(*p) for p in plans(*NAMES)]
+    second = []
+    for r in first:
+        nll = [v + 0.02 * len(r.method or "") for v in r.samples["nll"]]
+        moved = {**r.samples, "nll": nll}
+        metrics = {**r.metrics, "perplexity": math.exp(fmean(nll))}
+        second.append(replace(r, model=MODELS[1], fingerprint="e" * 16, samples=moved, metrics=metrics))
+    return first + second
+
+
+def tasked(model: str, method: str, budget: int) -> Record:
+    metrics = {"perplexity": 5.0 + len(method), "group/mean": 0.5} | {f"acc/{t}": v for t, v in TASKS.items()}
+    return made("quality", method, budget, setup={}, model=model, metrics=metrics, details={"original_budget": 8})
+
+
+def simulated(sessions: int, rounds: int) -> Record:
+    shares = {f"{w}/{sessions}/{v}": 0.125 for w in ("nothing", "slower", "less_accurate")
+              for v in ("regressed", "unmeasured")}  # fmt: skip
+    setup = {"sessions": [sessions], "slowdown": 1.03, "margins": {"decode": 3.0}}
+    return made("gate", None, None, setup=setup, metrics=shares, details={"rounds": rounds})
+
+
+def beside(model: str, text: str, rise: float) -> Record:
+    trained = {"minutes": 16.01, "tokens": 7_567_360}
+    nll = [v + rise for v in NLL["nll"]]
+    perplexity = math.exp((3 * nll[0] + nll[1]) / 4)
+    return made(
+        "quality", None, None, model=model, setup={"text": text}, samples={**NLL, "nll": nll},
+        metrics={"perplexity": perplexity, "group/mean": 0.5}, details={"parameters": 3_739_712, "trained": trained},
+    )  # fmt: skip
+
+
+FILES = {
+    "made": two_models() + [replace(profile(), model=m) for m in MODELS],
+    "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
+    "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],
+    "pruned": [  # the best of them spends all that the model has
+        replace(tasked("mini-olmoe", m, b), spent={"per_token": spent})
+        for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.2), ("alloc-moe", 4, 4))
+    ],
+    "gate": [simulated(8, 40), simulated(20, 10)],
+    "injected": [made("gate", None, None, setup={}, details={
+        "one-more": {"exit": 1, "faulty": "a", "named": ["a"]}, "none-at-all": {"exit": 2, "faulty": "a", "named": []},
+    })],
+    "history": [made("history", None, None, setup={}, samples={"rows": [
+        {"kind": kind, "detector": detector, "length": length, "false_alarms": 0.006, "missed": 0.25}
+        for kind in ("no change", "3 %") for detector in ("asv", "largest t") for length in (10, 20)
+    ]})],
+    "dense": [beside("mini-olmoe", "own", 0.0), beside("dense", "own", -0.1), beside("mini-olmoe", "real", 1.0),
+              beside("dense", "real", 1.1)],
+    "normalize": [
+        made("quality", "original", 8, setup={}, samples=NLL, metrics={"perplexity": 1.0}),
+        made("quality", "alloc-moe", 4, setup={}, samples={**NLL, "nll": [1.1, 2.1]},
+             details={"origin": {"normalize": "raw"}}),
+    ],
+}  # fmt: skip
+
+
+def value(kind: str, call: str, sources: Sources) -> str:
+    text = fill(f"before <!--{kind} {call}-->old<!--/{kind}--> after", sources)
+    assert text.startswith(f"before <!--{kind} {call}-->")
+    assert text.endswith(f"<!--/{kind}--> after")
+    return text.split("-->", 1)[1].rsplit("<!--", 1)[0]
+
+
+def of(model: str, method: str, budget: int) -> Record:
+    budget = WHOLE if method == "original" else budget
+    (found,) = [r for r in FILES["made"] if (r.model, r.method, r.budget) == (model, method, budget)]
+    return found
+
+
+def ppl(model: str, method: str, budget: int) -> float:
+    """From the samples: all windows have as many tokens."""
+    return math.exp(fmean(of(model, method, budget).samples["nll"]))
+
+
+def rise(model: str, method: str, budget: int, other: str = "original") -> str:
+    return f"{100 * (ppl(model, method, budget) / ppl(model, other, budget) - 1):.1f} %"
+
+
+def mean(model: str, method: str, budget: int) -> float:
+    tasks = of(model, method, budget).samples["tasks"]
+    return fmean(fmean(fmean(tasks[t]["correct"]) for t in names) for names in GROUPS.values())
+
+
+def least(model: str, budget: int) -> str:
+    return min(NAMES, key=lambda m: ppl(model, m, budget))
+
+
+def timed(method: str, budget: int, phase: str, other: str = "original") -> str:
+    mine, theirs = (
+        next(r for r in FILES["timed"] if r.method == m and (r.budget == budget or m == "original"))
+        for m in (method, other)
+    )
+    pairs = zip(theirs.samples[f"{phase}_s"], mine.samples[f"{phase}_s"], strict=True)
+    return f"{math.exp(fmean(math.log(a / b) for a, b in pairs)):.2f}{TIMES}"
+
+
+def wins() -> Counter[str]:
+    return Counter(least(m, b) for m in MODELS for b in BUDGETS)
+
+
+def verdicts(method: str, other: str, metric: str, verdict: str) -> int:
+    return sum(c.other == other and getattr(c, metric) == verdict for c in compared(method))
+
+
+@cache
+def compared(method: str) -> list[Comparison]:
+    return [c for g in groups(FILES["made"], "quality") for c in comparisons(g, method)]
+
+
+CODE = """\
+TABLE = {
+    "a": 1,
+    "b": 2,
+}
+
+
+def half(x):
+    return x / 2
+"""

@@ -1,0 +1,117 @@
+"""Tables in documents: every one against plain arithmetic on small records."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+from allocmoe import mini
+from allocmoe.methods import METHODS, label
+from allocmoe.report.prose import Sources
+from allocmoe.report.prose.marks import KINDS
+from allocmoe.report.style import TIMES
+from tests.report.made import BUDGETS, WHOLE
+from tests.report.quoted import MODELS, NAMES, TASKS, least, mean, ppl, timed, value, verdicts
+
+
+def rows(name: str, call: str, sources: Sources) -> list[list[str]]:
+    lines = value("table", f"{name} {call}".strip(), sources).strip().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| ---")]
+
+
+def test_the_table_of_methods(sources: Sources) -> None:
+    found = rows("methods", "", sources)[1:]
+    assert [cells[0].strip("`") for cells in found] == list(METHODS)
+    assert [cells[3] for cells in found] == [m.about for m in METHODS.values()]
+    said = value("table", "caveats", sources)
+    assert all(m.caveat in said and said.count(m.caveat) == 1 for m in METHODS.values() if m.caveat)
+
+
+def test_the_table_of_quality(sources: Sources) -> None:
+    head, whole, *found = rows("quality", "made mini-qwen", sources)
+    assert head == ["mini-qwen", *map(str, BUDGETS)]
+    cell = f"{ppl('mini-qwen', 'original', WHOLE):.2f}, {100 * mean('mini-qwen', 'original', WHOLE):.1f}"
+    assert whole == [f"unchanged ({WHOLE})", *[cell] * 4]
+    wanted = [[f"{ppl('mini-qwen', m, b):.2f}, {100 * mean('mini-qwen', m, b):.1f}" for b in BUDGETS] for m in NAMES]
+    assert [[c.replace("*", "") for c in cells[1:]] for cells in found] == wanted
+    for column, budget in enumerate(BUDGETS, start=1):
+        (best,) = [i for i, cells in enumerate(found) if cells[column].startswith("**")]
+        assert NAMES[best] == least("mini-qwen", budget)
+
+
+def test_what_spends_more_is_not_the_best_of_a_column(sources: Sources) -> None:
+    found = {line[0]: line[1] for line in rows("quality", "pruned mini-olmoe", sources)[2:]}
+    assert found == {"Alloc-L": "**12.00**, **50.0**", "Alloc-MoE": "14.00, **50.0**", label("reap"): "9.00, 50.0"}
+
+
+def test_the_table_of_verdicts_counts_every_setting(sources: Sources) -> None:
+    for other, *cells in rows("verdicts", "made alloc-moe", sources)[1:]:
+        numbers = list(map(int, cells))
+        assert sum(numbers[:3]) == sum(numbers[3:]) == 8
+        words = [(m, v) for m in ("perplexity", "accuracy") for v in ("better", "~", "worse")]
+        method = next((m for m in NAMES if label(m) == other), "original")
+        assert numbers == [verdicts("alloc-moe", method, *pair) for pair in words]
+
+
+def test_the_table_of_seeds(sources: Sources) -> None:
+    places, names = " ".join(f"made/{m}" for m in MODELS), ("uniform", "alloc-t")
+    for metric, change in (
+        ("perplexity", lambda m, n, b: ppl(m, n, b) / ppl(m, "original", b) - 1),
+        ("accuracy", lambda m, n, b: mean(m, n, b) - mean(m, "original", b)),
+    ):
+        found = rows("seeds", f"{metric} uniform,alloc-t {places}", sources)[1:]
+        wanted = [
+            [str(b), *(" / ".join(f"{100 * change(m, n, b):+.1f}" for m in MODELS) for n in names)] for b in BUDGETS
+        ]
+        assert [[c.replace("-0.0", "0.0").replace("+0.0", "0.0") for c in line] for line in wanted] == found
+
+
+def test_the_table_of_tasks(sources: Sources) -> None:
+    head, *found = rows("tasks", "tasked uniform 1/2", sources)
+    assert head[2:] == ["mini-olmoe, 8", "mini-olmoe, 4"]
+    assert [line[2] for line in found[:9]] == [f"{100 * v:.1f}" for v in TASKS.values()]
+    assert found[9:] == [["mean of the groups", "", "50.0", "50.0"], ["perplexity", "", "13.00", "12.00"]]
+
+
+def test_the_table_of_speed(sources: Sources) -> None:
+    (found,) = rows("speed", "timed 1/2 alloc-l uniform", sources)[1:]
+    assert found[:4] == ["olmoe-wide (random weights)", "transformers, float32", "mini-olmoe", "Alloc-L"]
+    assert [c.split()[0] for c in found[4:]] == [timed("alloc-l", 24, p, "uniform") for p in ("prefill", "decode")]
+
+
+def test_the_tables_of_studies(sources: Sources) -> None:
+    eighth = ["12.5"] * 5
+    assert rows("gate", "1 0", sources)[1:] == [["10", "20", "3 %", "3 %", *eighth], ["40", "8", "3 %", "3 %", *eighth]]
+    assert rows("faults", "", sources)[1:] == [
+        ["one more", "1", "the faulty one"], ["none at all", "2", "0, not the faulty one alone"],
+    ]  # fmt: skip
+    found = rows("detectors", "", sources)
+    assert found[0][0] == "commits: 10 / 20"
+    assert found[1] == ["no change: wrong", "0.6 / 0.6", "", "", "", "0.6 / 0.6"]
+    assert found[3] == ["3 %: missed", "25 / 25", "", "", "", "25 / 25"]
+    first, second = rows("dense", "", sources)[1:]
+    assert first == ["`mini-olmoe`", "3.74 M", "16 min, 7.57 M tokens",
+                     f"{math.exp(1.25):.2f}", f"{math.exp(2.25):.2f}", "50.0"]  # fmt: skip
+    assert [cell.split(": ")[1].split(TIMES)[0] for cell in second[3:5]] == ["0.90", "1.11"]
+    ((budget, how, change),) = rows("normalized", "", sources)[1:]
+    assert (budget, how, change.split(" %")[0]) == ("4", "raw", f"{100 * math.expm1(0.1):.1f}")
+
+
+def test_the_table_of_training(sources: Sources) -> None:
+    found = {line[0].strip("`"): line[2] for line in rows("training", "", sources)[1:]}
+    for model in mini.shipped():
+        lines = (mini.resolve(model) / "training-log.jsonl").read_text("utf-8").splitlines()
+        assert found[model] == f"{max(json.loads(line)['step'] for line in lines):,}"
+
+
+def test_code_is_quoted_as_it_stands(sources: Sources) -> None:
+    found = value("table", "code some.py half TABLE.b", sources)
+    assert found == '\n```python\n# some.py\ndef half(x):\n    return x / 2\n\n\n"b": 2,\n```\n'
+
+
+def test_every_table_has_an_oracle() -> None:
+    tested = Path(__file__).read_text("utf-8")
+    missing = [n for n in KINDS["table"] if not re.search(rf'rows\("{n}"|value\("table", "{n}\b', tested)]
+    assert not missing
