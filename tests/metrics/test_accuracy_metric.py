@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from allocmoe import metrics, records, report, stats
+from allocmoe import metrics, records, stats
 from allocmoe.errors import AllocMoEError
 from allocmoe.metrics import Measured
 from allocmoe.records import Record
+from allocmoe.report.compare import comparisons
+from allocmoe.report.groups import groups
 from tests.gate.measured import quality
 
 METRIC = metrics.get("accuracy")
@@ -58,8 +60,8 @@ def test_committed_records_have_the_value_that_they_state_and_that_pandas_finds(
 
 def test_the_reports_table_compares_with_the_same_p():
     found = [r for r in records.load(KEPT / "embedded.jsonl") if METRIC.told(r)]
-    (group,) = report.tables.groups(found, "quality")
-    told = [c for c in report.tables.comparisons(group, "alloc-moe") if c.p == c.p]
+    (group,) = groups(found, "quality")
+    told = [c for c in comparisons(group, "alloc-moe") if c.p == c.p]
     assert told
     for c in told:
         mine, other = group.find("alloc-moe", c.budget), group.find(c.other, c.budget)
