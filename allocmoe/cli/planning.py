@@ -77,6 +77,7 @@ def profile(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Measure what this method needs; repeat.")] = None,
     naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
+    decode_batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together, for `decode`.")] = 8,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -98,7 +99,10 @@ def profile(
     check_writable(to)
     engine = load_engine(model, dtype, device)
     calibration = cut(engine.tokenizer, text, windows, window)
-    found = kept(engine, calibration, batch, to, quantities=wanted, naive=naive, seed=seed, progress=not as_json)
+    found = kept(
+        engine, calibration, batch, to,
+        quantities=wanted, naive=naive, seed=seed, progress=not as_json, decode_batch=decode_batch,
+    )  # fmt: skip
     if as_json:
         return print_json({**found.to_dict(), "path": str(to)})
     if "perplexity" in found.quantities:

@@ -124,6 +124,7 @@ def over(base: TokenRule, name: str) -> TokenRule:
         options={**base.options, **OPTIONS},
         whole=base.whole,
         logits=True,
+        bounded=False,
     )
 
 

@@ -50,6 +50,11 @@ def test_json_of_profile(tmp_path: Path) -> None:
     assert len(found["quantities"]["perplexity"]) == SPEC.layers
     assert found["measured"]["perplexity"] == {"evaluations": SPEC.layers * (SPEC.top_k - 1) + 1}
     assert json.loads((tmp_path / "p.json").read_text()).items() <= found.items()
+    again = document(
+        "profile", MODEL, *TINY, "--out", tmp_path / "p.json", "--quantity", "decode", "--decode-batch", 1,
+    )  # fmt: skip
+    assert again["quantities"]["decode"]["batch"] == 1
+    assert again["quantities"].keys() == found["quantities"].keys()
 
 
 def test_json_of_eval(made: Path, tmp_path: Path) -> None:
