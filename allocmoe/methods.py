@@ -71,6 +71,11 @@ REFILLED = (
     "Under a rule that refills (OEA, XShare, and those named so) the budget counts the pairs of the base, which decide "
     "the distinct experts: more pairs are kept, and results depend on what else is in the batch."
 )
+EXPERTS = (
+    "Alloc-D's budget counts distinct experts: it may touch as many as uniform top-k of so many activations does in a "
+    "batch of the size that it was profiled for, whatever pairs its base then has; results depend on what else is in "
+    "the batch."
+)
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -138,6 +143,11 @@ METHODS = {
     "alloc-moe-refill": Method(
         "alloc_l", "alloc_t_refill", "Alloc-MoE opens experts, tokens use the best of them", "Alloc-MoE + refill",
         caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-d": Method(
+        "distinct", "refill", "Alloc-D: distinct experts, profiled under refill, allocated exactly across layers",
+        "Alloc-D + refill",
+        caveat=EXPERTS, small_passes=True,
     ),
 }  # fmt: skip
 """In the order of every table."""
@@ -219,7 +229,7 @@ def allocate(
         experts=spec.experts,
         parameters=within.calibrate(request, layers),
         reference=reference,
-        origin=origin | {o: value for o, value in chosen.items() if o in across.options},
+        origin=origin | {o: value for o, value in chosen.items() if o in across.options} | across.made_for(request),
     )
 
 

@@ -25,7 +25,7 @@ class Plan:
 
     Attributes:
         method: name of the method that made it (see `allocmoe.methods`).
-        budget: B as requested, activations per token over all MoE layers.
+        budget: B as requested, activations per token over all MoE layers; see `TokenRule.bounded`.
         layers: k_l per MoE layer, mean activations per token; whole unless the rule says otherwise.
         top_k: K, the model's own.
         token_rule: a name of `routing.RULES`.
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def exact_budget(self) -> float:
-        """What the layers add up to; at most `budget`."""
+        """What the layers add up to; at most `budget`, unless the rule says that it counts something else."""
         return math.fsum(self.layers)
 
     @property
@@ -140,7 +140,7 @@ class Plan:
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}, outside 1..{self.top_k}")
             if k != int(k) and rule.whole:
                 raise AllocMoEError(f"layer {i} of the plan has k = {k}; {self.token_rule} needs whole numbers")
-        if self.exact_budget > self.budget + 1e-6:
+        if rule.bounded and self.exact_budget > self.budget + 1e-6:
             raise AllocMoEError(f"the plan's layers add up to {self.exact_budget:g}, over its budget of {self.budget}")
         rule.check(self.parameters, len(self.layers), self.top_k, self.experts)
 

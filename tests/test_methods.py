@@ -40,6 +40,7 @@ PAPER = {
 }
 PROFILED = {name for name, row in METHODS.items() if row.needs}
 PRUNING = {name for name, row in METHODS.items() if row.token_rule == "prune"}  # a budget of whole experts
+DISTINCT = {name for name, row in METHODS.items() if row.layer_rule == "distinct"}  # a budget of distinct experts
 FRACTIONS = {name for name, row in METHODS.items() if row.layer_rule in ("mean", "adapmoe", "xmoe")} | PRUNING
 
 
@@ -52,7 +53,11 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
         "distances": np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))]).tolist(),
         "adapmoe": {"threshold": [3.0, 2.0, 1.0], "kept": curve(spec, rng)},
         "xmoe": {"threshold": [-1.0, 0.4, 0.9], "kept": curve(spec, rng)},
-    }
+        "decode": {
+            "loss": (2 + fall).tolist(), "distinct": (rng.integers(1, 60, shape).cumsum(1) / 16).tolist(),
+            "pairs": rng.uniform(8, 64, shape).tolist(), "batch": 8, "passes": 16,
+        },
+    }  # fmt: skip
     drawn = {name: rng.random(q.shapes(spec)).tolist() for name, q in QUANTITIES.items() if name not in special}
     return Sensitivity(spec, FINGERPRINT, special | drawn, calibration={"text": "random"})
 
@@ -90,7 +95,12 @@ def test_every_method_spends_the_budget_and_survives_its_file(
     plan = make(method, name, budget)
     assert (plan.method, plan.token_rule) == (method, METHODS[method].token_rule)
     assert plan.budget == budget
-    if method in PRUNING:
+    if method in DISTINCT:
+        touched = np.array(PROFILES[name].quantity("decode")["distinct"])
+        uniform = sum(touched[i, k - 1] for i, k in enumerate(make("uniform", name, budget).layers))
+        mine = sum(touched[i, int(k) - 1] for i, k in enumerate(plan.layers))
+        assert 0.9 * uniform < mine < 1.1 * uniform, "where B / L is no whole number, uniform has other layers in front"
+    elif method in PRUNING:
         assert budget - spec.top_k / spec.experts < plan.exact_budget <= budget + 1e-9
     else:
         assert plan.exact_budget == (pytest.approx(budget, abs=1e-9) if method in FRACTIONS else budget)

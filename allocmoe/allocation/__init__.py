@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from allocmoe.allocation import alloc_l, ascending, descending, full, joint, lexi, mean, reap, seer, uniform, yang
+from allocmoe.allocation import (
+    alloc_l,
+    ascending,
+    descending,
+    distinct,
+    full,
+    joint,
+    lexi,
+    mean,
+    reap,
+    seer,
+    uniform,
+    yang,
+)
 from allocmoe.allocation.rule import LayerRule, Request
 from allocmoe.errors import AllocMoEError, shown
 
@@ -10,7 +23,7 @@ RULES = {
     rule.name: rule
     for rule in (
         full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE,
-        joint.along("adapmoe"), joint.along("xmoe"), yang.RULE, seer.RULE, reap.RULE,
+        joint.along("adapmoe"), joint.along("xmoe"), yang.RULE, seer.RULE, reap.RULE, distinct.RULE,
     )
 }  # fmt: skip
 

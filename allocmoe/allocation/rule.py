@@ -50,15 +50,17 @@ class LayerRule:
 
     Attributes:
         name: in the table of methods.
-        allocate: a request in, k_l [L] out, their sum at most B.
+        allocate: a request in, k_l [L] out, their sum at most B (but see `TokenRule.bounded`).
         needs: quantities of the profile that it reads.
         options: what a user may set, with the defaults; numbers, or words.
+        made_for: of a request, what else a plan says of how it was made.
     """
 
     name: str
     allocate: Callable[[Request], Sequence[float]]
     needs: tuple[str, ...] = ()
     options: Mapping[str, float | str] = field(default_factory=dict)
+    made_for: Callable[[Request], dict[str, Any]] = lambda _request: {}
 
 
 def option_of(value: Any, like: float | str, name: str) -> float | str:

@@ -23,7 +23,7 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
-from allocmoe.methods import METHODS, left_out
+from allocmoe.methods import for_windows, left_out
 from allocmoe.metrics import METRICS
 
 
@@ -134,7 +134,9 @@ def bench(
         str, typer.Argument(help="olmoe, qwen or deepseek; with -wide or -small for a CPU; olmoe-medium.")
     ],
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("records.jsonl"),
-    method: Annotated[list[str] | None, typer.Option(help="A method; repeat. Default: all.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method; repeat. Default: all but those for small passes alone.")
+    ] = None,
     budget: Annotated[list[float] | None, typer.Option(help="A budget; repeat. Default: the shape's four.")] = None,
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 8,
     prompt: Annotated[int, typer.Option(help="Tokens of prompt.")] = 32,
@@ -168,7 +170,7 @@ def bench(
     check_writable(to)
     settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
     live: Any = shapes.build(shape, dtype, device, seed)
-    names, budgets = method or list(METHODS), budget or live.spec.budgets()
+    names, budgets = method or for_windows(), budget or live.spec.budgets()
     plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
     live = engine_class(engine).adopt(live)
     missing = left_out(names, budgets, plans)

@@ -77,6 +77,7 @@ def profile(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Measure what this method needs; repeat.")] = None,
     naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
+    decode_batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together, for `decode`.")] = 8,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -88,17 +89,20 @@ def profile(
     Example: [bold]allocmoe profile mini-olmoe --windows 8 --out profile.json[/bold]
     """
     from allocmoe.data.text import windows as cut
-    from allocmoe.methods import needs
+    from allocmoe.methods import for_windows, needs
     from allocmoe.profile.quantities import quantity as known
     from allocmoe.profile.run import kept
 
-    wanted = [*(quantity or []), *needs(method or ([] if quantity else list(METHODS)))]
+    wanted = [*(quantity or []), *needs(method or ([] if quantity else for_windows()))]
     for name in wanted:
         known(name)
     check_writable(to)
     engine = load_engine(model, dtype, device)
     calibration = cut(engine.tokenizer, text, windows, window)
-    found = kept(engine, calibration, batch, to, quantities=wanted, naive=naive, seed=seed, progress=not as_json)
+    found = kept(
+        engine, calibration, batch, to,
+        quantities=wanted, naive=naive, seed=seed, progress=not as_json, decode_batch=decode_batch,
+    )  # fmt: skip
     if as_json:
         return print_json({**found.to_dict(), "path": str(to)})
     if "perplexity" in found.quantities:

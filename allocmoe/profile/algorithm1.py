@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from allocmoe import documents
 from allocmoe.data.text import Windows
 from allocmoe.engines.head import window_nll
 from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.passes import Rule
 from allocmoe.engines.planned import PlannedLayer, sort_candidates
 from allocmoe.errors import AllocMoEError
 from allocmoe.routing import token_rule
@@ -154,6 +155,21 @@ class Walk:
         with _at_top_1(engine, layer + 1):
             nll = self._finish(branches.flatten(0, 1).contiguous(), depth + 1)
         return nll.view(top_k - 1, -1).sum(1).cpu().numpy()
+
+    def behind(self, layer: int, rule: Rule) -> Tensor:
+        """What MoE layer `layer` hands on [B, T, H] under a rule of its own."""
+        self.engine.set_layer(layer, rule)
+        try:
+            return self._layer(self.inputs[self.depth[layer]], self.depth[layer])
+        finally:
+            self.engine.set_layer(layer, None)
+
+    def losses(self, layer: int, states: Sequence[Tensor]) -> np.ndarray:
+        """Summed NLL of each of the states [B, T, H] behind MoE layer `layer`, all deeper ones unchanged."""
+        if not states:
+            return np.zeros(0)
+        nll = self._finish(torch.cat(list(states)), self.depth[layer] + 1)
+        return nll.view(len(states), -1).sum(1).cpu().numpy()
 
     def _shared(self, layer: int, block: nn.Module, x: Tensor) -> Tensor | float:
         """What the block adds beside its routed experts."""

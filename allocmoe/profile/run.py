@@ -26,6 +26,7 @@ def profile(
     naive: bool = False,
     seed: int = 0,
     progress: bool = True,
+    decode_batch: int = 8,
 ) -> Sensitivity:
     """A profile with the quantities asked for.
 
@@ -38,6 +39,7 @@ def profile(
             `<path>.partial`.
         naive: compute Algorithm 1 as printed.
         seed: of everything random.
+        decode_batch: sequences that decode together; what was measured with others is measured anew.
 
     Raises AllocMoEError for an unknown quantity.
     """
@@ -45,9 +47,9 @@ def profile(
         engine.spec, engine.fingerprint, {}, {}, {**text.describe(), "batch": batch, "seed": seed}
     )
     partial = path.with_name(path.name + ".partial") if path else None
-    setting = Setting(engine, text, batch, seed, partial, naive, progress)
+    setting = Setting(engine, text, batch, seed, partial, naive, progress, decode_batch=decode_batch)
     for name in ordered(list(QUANTITIES) if quantities is None else quantities):
-        if name in found.quantities:
+        if name in found.quantities and quantity(name).current(setting, found.quantities[name]):
             continue
         value, facts = quantity(name).measure(replace(setting, known=found.quantities))
         found = replace(
@@ -76,6 +78,7 @@ def kept(
     naive: bool = False,
     seed: int = 0,
     progress: bool = True,
+    decode_batch: int = 8,
 ) -> Sensitivity:
     """The profile that an earlier run left at `path`, with what it lacks measured; an interrupted one goes on.
 
@@ -89,7 +92,8 @@ def kept(
         if not found.calibration.items() >= {**text.describe(), "batch": batch, "seed": seed}.items():
             found = None
     return profile(
-        engine, text, batch, quantities=quantities, known=found, path=path, naive=naive, seed=seed, progress=progress
+        engine, text, batch, quantities=quantities, known=found, path=path, naive=naive, seed=seed, progress=progress,
+        decode_batch=decode_batch,
     )  # fmt: skip
 
 

@@ -23,11 +23,11 @@ def expected_distinct(experts: int, k: float, tokens: int) -> float:
 
 
 def capped(scores: tuple[Tensor, Tensor], valid: Tensor | None, experts: float | Tensor) -> Tensor:
-    """Which experts [N] a pass may touch: every real token's first, and those of most summed weight, C in all.
+    """Which experts [..., 1, N] a pass may touch: every real token's first, and those of most summed weight, C in all.
 
     Args:
-        scores: selection scores (-inf: not allowed) and combine weights, both [T, N].
-        valid: bool [T], False for padding, which neither opens nor adds; None if there is none.
+        scores: selection scores (-inf: not allowed) and combine weights, both [..., T, N].
+        valid: bool [..., T], False for padding, which neither opens nor adds; None if there is none.
         experts: C; may be a scalar tensor. More firsts than C are all opened.
 
     Ties, of sums and of a token's first, go to the lower expert id.
@@ -37,14 +37,15 @@ def capped(scores: tuple[Tensor, Tensor], valid: Tensor | None, experts: float |
     order, mass = scores
     mass = mass.masked_fill(order == -math.inf, 0.0)
     first = torch.zeros_like(order, dtype=torch.bool).scatter(
-        1, order.sort(dim=1, descending=True, stable=True).indices[:, :1], True
+        -1, order.sort(dim=-1, descending=True, stable=True).indices[..., :1], True
     )
     if valid is not None:
-        mass, first = mass.masked_fill(~valid[:, None], 0.0), first & valid[:, None]
-    opened = first.any(0)
-    ranked = mass.sum(0).masked_fill(opened, math.inf).sort(descending=True, stable=True).indices
-    among = torch.arange(len(ranked), device=ranked.device) < experts
-    return opened | torch.zeros_like(opened).scatter(0, ranked, among)
+        mass, first = mass.masked_fill(~valid[..., None], 0.0), first & valid[..., None]
+    opened = first.any(-2, keepdim=True)
+    sums = mass.sum(-2, keepdim=True).masked_fill(opened, math.inf)
+    ranked = sums.sort(dim=-1, descending=True, stable=True).indices
+    among = (torch.arange(ranked.shape[-1], device=ranked.device) < experts).expand(ranked.shape)
+    return opened | torch.zeros_like(opened).scatter(-1, ranked, among)
 
 
 def _select(candidates: Candidates, numbers: Numbers) -> Selection:
@@ -81,4 +82,5 @@ RULE = TokenRule(
     calibrate=_calibrate,
     options={**OPTIONS, "batch": 8},
     logits=True,
+    many=True,
 )

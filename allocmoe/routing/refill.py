@@ -40,24 +40,26 @@ def alone(candidates: Candidates, numbers: Numbers) -> bool:
     import torch
 
     limit = numbers["refill_tokens"]
-    return candidates.valid is None and not isinstance(limit, torch.Tensor) and len(candidates.ids) > limit
+    return candidates.valid is None and not isinstance(limit, torch.Tensor) and candidates.ids.shape[-2] > limit
 
 
 def real_tokens(candidates: Candidates) -> Any:
-    """How many tokens of the pass are no padding: an int, or a scalar tensor where only the device knows."""
-    return len(candidates.ids) if candidates.valid is None else candidates.valid.sum()
+    """How many tokens of a pass are no padding: an int, or a tensor where only the device knows."""
+    if candidates.valid is None:
+        return candidates.ids.shape[-2]
+    return candidates.valid.sum(-1, keepdim=True)[..., None]
 
 
 def marked(candidates: Candidates, chosen: Selection) -> Tensor:
-    """bool [T, N]: the kept pairs of the real tokens."""
+    """bool [..., T, N]: the kept pairs of the real tokens."""
     import torch
 
     assert candidates.logits is not None
     ids = chosen.ids.long().clamp(min=0)  # rows of padding may hold -1
     keep = torch.ones_like(ids, dtype=torch.bool) if chosen.keep is None else chosen.keep
     if candidates.valid is not None:
-        keep = keep & candidates.valid[:, None]
-    return torch.zeros_like(candidates.logits, dtype=torch.bool).scatter(1, ids, keep)
+        keep = keep & candidates.valid[..., None]
+    return torch.zeros_like(candidates.logits, dtype=torch.bool).scatter(-1, ids, keep)
 
 
 def best_within(
@@ -67,10 +69,10 @@ def best_within(
 
     Args:
         candidates: of the pass.
-        scores: selection scores and combine weights [T, N].
-        opened: bool [N], experts that any token may use.
-        own: bool [T, N], pairs that stay whatever they score, at most K a token.
-        most: pairs of a token; may be a scalar tensor.
+        scores: selection scores and combine weights [..., T, N].
+        opened: bool [..., 1, N], experts that any token of a pass may use.
+        own: bool [..., T, N], pairs that stay whatever they score, at most K a token.
+        most: pairs of a token; may be a tensor.
 
     Returns:
         [T, K], kept pairs first: a token's own, then by selection score, ties to the lower expert id. A pair that the
@@ -79,13 +81,13 @@ def best_within(
     import torch
 
     order, mass = scores
-    mass = mass.to(candidates.weights.dtype).scatter(1, candidates.ids.long().clamp(min=0), candidates.weights)
+    mass = mass.to(candidates.weights.dtype).scatter(-1, candidates.ids.long().clamp(min=0), candidates.weights)
     worth = order.masked_fill(~opened, -math.inf).masked_fill(own, math.inf)
-    worth, ids = worth.sort(dim=1, descending=True, stable=True)
-    top = candidates.ids.shape[1]
-    worth, ids = worth[:, :top], ids[:, :top]
+    worth, ids = worth.sort(dim=-1, descending=True, stable=True)
+    top = candidates.ids.shape[-1]
+    worth, ids = worth[..., :top], ids[..., :top]
     within = (torch.arange(top, device=ids.device) < most) & (worth > -math.inf)
-    return Selection(mass.gather(1, ids), ids.to(candidates.ids.dtype), within | (worth == math.inf))
+    return Selection(mass.gather(-1, ids), ids.to(candidates.ids.dtype), within | (worth == math.inf))
 
 
 def refilled(base: TokenRule, candidates: Candidates, numbers: Numbers) -> Selection:
@@ -105,7 +107,7 @@ def refilled(base: TokenRule, candidates: Candidates, numbers: Numbers) -> Selec
     own = marked(candidates, chosen)
     scores = candidates.scoring(candidates.logits, candidates.ids)
     most = numbers["pairs"] * (real_tokens(candidates) <= numbers["refill_tokens"])
-    return best_within(candidates, scores, own.any(0), own, most)
+    return best_within(candidates, scores, own.any(-2, keepdim=True), own, most)
 
 
 def over(base: TokenRule, name: str) -> TokenRule:
@@ -124,6 +126,8 @@ def over(base: TokenRule, name: str) -> TokenRule:
         options={**base.options, **OPTIONS},
         whole=base.whole,
         logits=True,
+        many=True,
+        bounded=False,
     )
 
 

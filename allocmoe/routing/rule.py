@@ -136,6 +136,8 @@ class TokenRule:
         alone: each token is decided by itself, so that it does not matter which others share its pass.
         many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
         absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
+        bounded: a plan's budget counts activations, so its layers add up to no more. Where a rule keeps others than
+            k_l anyway, the budget may stand for something else, distinct experts say.
     """
 
     name: str
@@ -155,6 +157,7 @@ class TokenRule:
     alone: bool = False
     many: bool = False
     absolute: bool = False
+    bounded: bool = True
 
     def check(self, parameters: Mapping[str, Any], layers: int, top_k: int, experts: int) -> None:
         """AllocMoEError unless these are the parameters of a plan for L, K and N."""

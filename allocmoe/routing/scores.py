@@ -55,11 +55,11 @@ class Scoring:
         return f"grouped {self.function}" if self.open_groups < self.groups else self.function
 
     def __call__(self, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Selection scores and combine weights, both [T, N] in float32.
+        """Selection scores and combine weights, both like the logits, in float32.
 
         Args:
-            logits: [T, N].
-            ids: [T, K], the router's own choice, whose mass a renormalising model divides by; rows of padding may
+            logits: [T, N], or [passes, T, N].
+            ids: [..., K], the router's own choice, whose mass a renormalising model divides by; rows of padding may
                 hold -1.
 
         Returns:
@@ -70,14 +70,14 @@ class Scoring:
         raw = FUNCTIONS[self.function](logits.float())
         chosen = raw if self.bias is None else raw + self.bias.float()
         if self.open_groups < self.groups:
-            parts = chosen.unflatten(1, (self.groups, -1))
+            parts = chosen.unflatten(-1, (self.groups, -1))
             worth = parts.topk(1 if self.bias is None else 2, dim=-1).values.sum(-1)
             usable = torch.zeros_like(worth, dtype=torch.bool)
-            usable = usable.scatter(1, worth.topk(self.open_groups, dim=-1).indices, True)
-            chosen = parts.masked_fill(~usable[..., None], -math.inf).flatten(1)
+            usable = usable.scatter(-1, worth.topk(self.open_groups, dim=-1).indices, True)
+            chosen = parts.masked_fill(~usable[..., None], -math.inf).flatten(-2)
         weights = raw
         if self.renormalise:
-            weights = raw / raw.gather(1, ids.long().clamp(min=0)).sum(-1, keepdim=True)
+            weights = raw / raw.gather(-1, ids.long().clamp(min=0)).sum(-1, keepdim=True)
         return chosen, weights * self.scale
 
 

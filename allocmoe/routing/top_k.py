@@ -33,7 +33,7 @@ def _select(candidates: Candidates, numbers: Numbers) -> Selection:
 
     k = numbers["k"]
     if candidates.valid is None and not isinstance(k, torch.Tensor):  # fewer columns are cheaper than a mask
-        return Selection(candidates.weights[:, : int(k)], candidates.ids[:, : int(k)])
+        return Selection(candidates.weights[..., : int(k)], candidates.ids[..., : int(k)])
     return kept(candidates, top_k(candidates.weights, k))
 
 

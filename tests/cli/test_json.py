@@ -11,7 +11,7 @@ from calls import FIRST, MODEL, MOST, SECOND, SPEC, TINY, good
 from calls import made as made
 
 from allocmoe import records
-from allocmoe.methods import METHODS, needs
+from allocmoe.methods import METHODS, for_windows, needs
 from allocmoe.mini import shipped
 from allocmoe.mini.items import TASKS
 from allocmoe.plan import Plan
@@ -46,10 +46,15 @@ def test_json_of_allocate(made: Path, tmp_path: Path) -> None:
 
 def test_json_of_profile(tmp_path: Path) -> None:
     found = document("profile", MODEL, *TINY, "--out", tmp_path / "p.json")
-    assert set(found["quantities"]) == set(needs(list(METHODS)))
+    assert set(found["quantities"]) == set(needs(for_windows()))
     assert len(found["quantities"]["perplexity"]) == SPEC.layers
     assert found["measured"]["perplexity"] == {"evaluations": SPEC.layers * (SPEC.top_k - 1) + 1}
     assert json.loads((tmp_path / "p.json").read_text()).items() <= found.items()
+    again = document(
+        "profile", MODEL, *TINY, "--out", tmp_path / "p.json", "--quantity", "decode", "--decode-batch", 1,
+    )  # fmt: skip
+    assert again["quantities"]["decode"]["batch"] == 1
+    assert again["quantities"].keys() == found["quantities"].keys() | {"decode"}
 
 
 def test_json_of_eval(made: Path, tmp_path: Path) -> None:

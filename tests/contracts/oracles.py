@@ -18,6 +18,7 @@ LAYER_ORACLES = {
     "yang": "tests/allocation/test_yang.py",
     "seer": "tests/allocation/test_seer.py",
     "reap": "tests/allocation/test_seer.py",
+    "distinct": "tests/allocation/test_cost.py",
 }
 QUANTITY_ORACLES = {
     "perplexity": "tests/profile/test_algorithm1.py",
@@ -29,4 +30,5 @@ QUANTITY_ORACLES = {
     "xmoe": "tests/profile/test_curves.py",
     "soft_counts": "tests/profile/test_expert_scores.py",
     "saliency": "tests/profile/test_expert_scores.py",
+    "decode": "tests/profile/test_decode.py",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.profile.quantities import (
     adapmoe,
+    decode,
     distances,
     fisher,
     naee,
@@ -20,7 +21,7 @@ QUANTITIES = {
     q.name: q
     for q in (
         perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY, fisher.QUANTITY, adapmoe.QUANTITY,
-        xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY,
+        xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY, decode.QUANTITY,
     )
 }  # fmt: skip
 

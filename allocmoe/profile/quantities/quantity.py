@@ -38,6 +38,7 @@ class Setting:
         naive: Algorithm 1 as printed.
         progress: whether to draw a bar.
         known: quantities that were measured before, or that this one `needs`.
+        decode_batch: sequences that decode together, of quantities in batches as at decode.
     """
 
     engine: HFEngine
@@ -48,6 +49,7 @@ class Setting:
     naive: bool = False
     progress: bool = True
     known: Mapping[str, Any] = field(default_factory=dict)
+    decode_batch: int = 8
 
     def few(self, tokens: int = CALIBRATION_TOKENS) -> Windows:
         """The first windows of the text, at most so many tokens; one window at least."""
@@ -68,6 +70,7 @@ class Quantity:
         shapes: of a spec, the shape of the value; for several, by name.
         least: smallest number in it; `positive`: none may be zero.
         needs: quantities to be measured before.
+        current: of a setting and a value that was measured before on the same text, whether it may stay.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Quantity:
     least: float = -math.inf
     positive: bool = False
     needs: tuple[str, ...] = ()
+    current: Callable[[Setting, Any], bool] = lambda _setting, _value: True
 
     def check(self, value: Any, spec: MoESpec) -> None:
         """AllocMoEError unless a value has the shape of the model and holds numbers."""
