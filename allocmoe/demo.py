@@ -87,7 +87,7 @@ def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) ->
     """
     timed = shapes.build(shape, seed=seed) if shape else engine
     if shape and shape not in WIDE:
-        known = speed.random_profile(timed, seed)
+        known = speed.random_profile(timed, for_windows(), seed)
         return timed, sweep(timed, known, for_windows(), [timed.spec.original_budget // 2], seed=seed)
     chosen = [p for p in plans if p.budget in (engine.spec.original_budget, engine.spec.original_budget // 2)]
     return timed, [transplanted(p, timed, engine.name) for p in chosen] if shape else chosen

@@ -21,7 +21,7 @@ TOKENS = torch.randint(4096, (8, 32 + 128), generator=torch.Generator().manual_s
 def setting() -> tuple[Any, dict[str, Any]]:
     engine = shapes.build("olmoe-small")
     half = engine.spec.original_budget // 2
-    plans = sweep(engine, protocol.random_profile(engine), METHODS, [half])
+    plans = sweep(engine, protocol.random_profile(engine, METHODS), METHODS, [half])
     return engine, {plan.method: plan for plan in plans}
 
 

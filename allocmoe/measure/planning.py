@@ -46,7 +46,7 @@ def plans_for(
     """
     known: Any = Sensitivity.load(given) if given else None
     if shape not in WIDE:
-        return sweep(engine, known or random_profile(engine, seed), names, budgets, seed=seed)
+        return sweep(engine, known or random_profile(engine, names, seed), names, budgets, seed=seed)
     home = HFEngine.load(mini.resolve(WIDE[shape]))
     wanted = needs(names)
     if known is None and wanted:

@@ -25,6 +25,7 @@ from allocmoe.data.text import Windows
 from allocmoe.engines import Engine
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
+from allocmoe.methods import needs
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.records import Record
@@ -104,11 +105,11 @@ def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str,
     return {"per_token": found["decode"]["per_token"], **found}
 
 
-def random_profile(engine: HFEngine, seed: int = 0, progress: bool = False) -> Any:
-    """A profile of a random-weight model on random tokens: its methods need one to be planned at all."""
+def random_profile(engine: HFEngine, names: Sequence[str], seed: int = 0, progress: bool = False) -> Any:
+    """What methods need of a random-weight model, on random tokens: they can be planned then."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(engine.model.config.vocab_size, (8, 64), generator=generator)
-    return profile(engine, Windows(ids, "random tokens"), 8, seed=seed, progress=progress)
+    return profile(engine, Windows(ids, "random tokens"), 8, quantities=needs(names), seed=seed, progress=progress)
 
 
 def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:

@@ -179,7 +179,7 @@ def test_the_default_protocol_is_the_paper_s() -> None:
 
 def test_plans_of_every_method_and_what_is_left_out(engine: HFEngine) -> None:
     budgets = engine.spec.budgets()
-    plans = sweep(engine, protocol.random_profile(engine), list(METHODS), budgets)
+    plans = sweep(engine, protocol.random_profile(engine, list(METHODS)), list(METHODS), budgets)
     assert [p.method for p in plans].count("original") == 1
     assert plans[0].method == "original"
     missing = left_out(list(METHODS), budgets, plans)

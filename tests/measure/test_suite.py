@@ -26,7 +26,7 @@ from allocmoe.measure.protocol import Protocol
 from allocmoe.measure.run import run
 from allocmoe.measure.suite import SUITES, Suite, chosen
 from allocmoe.measure.tracked import shares, values
-from allocmoe.methods import METHODS
+from allocmoe.methods import for_windows
 
 TINY = Suite(
     models=("mini-olmoe",), timed=(("transformers", "mini-olmoe"),), methods=("uniform", "alloc-moe"), windows=2,
@@ -148,7 +148,7 @@ def test_values_are_those_of_the_records(measured: Path) -> None:
     assert relative == {"samples": pytest.approx(expected), "number": 1}, "of two rounds the median is the mean"
     assert table["prefill_relative", "mini-olmoe", "original", 1.0, "transformers"]["samples"] == [100, 100]
     speed = {"prefill_ms", "decode_ms", "prefill_relative", "decode_relative", "distinct_experts"}
-    assert {key[0] for key in table} == {"perplexity", "activations", *speed}
+    assert {key[0] for key in table} == {"perplexity", "kl", "flips", "activations", *speed}
 
 
 def dies(*_: Any) -> None:
@@ -200,7 +200,7 @@ def test_killed_at_any_moment_it_resumes(kills: int, tmp_path: Path) -> None:
 def test_the_suites_are_sound() -> None:
     small, paper = SUITES["small"], SUITES["paper"]
     assert set(small.models) == set(mini.shipped())
-    assert set(small.methods) == set(paper.methods) == set(METHODS)
+    assert set(small.methods) == set(paper.methods) == set(for_windows())
     assert paper.protocol == Protocol(8, 32, 128, 5, 10), "the paper's"
     assert (paper.device, len(paper.models), len(paper.timed)) == ("cuda", 3, 6)
     assert paper.shares is None, "each model's own"

@@ -21,6 +21,8 @@ from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.spec import MoESpec
 
 PROFILES = Path(__file__).parents[1] / "goldens/profiles"
+KNOWN = [m for m, row in METHODS.items() if set(row.needs) <= {"perplexity", "distances", "top_p", "naee"}]
+"""What the profiles kept for tests are enough for."""
 
 
 def spec_of(shape: str) -> MoESpec:
@@ -54,7 +56,7 @@ def test_every_embedded_model_has_a_wide_shape() -> None:
 
 
 @pytest.mark.parametrize("shape", WIDE)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KNOWN)
 def test_the_wide_plan_keeps_what_the_embedded_models_keeps(shape: str, method: str) -> None:
     """On the same candidates, in every layer; and a changed plan does not, so the comparison can fail."""
     mine = plan_of(WIDE[shape], method)
@@ -62,9 +64,9 @@ def test_the_wide_plan_keeps_what_the_embedded_models_keeps(shape: str, method: 
     moved.check_model(spec_of(shape), "random-123456789")
     generator = torch.Generator().manual_seed(0)
     for layer in range(len(mine.layers)):
-        scores = torch.randn(24, mine.experts, generator=generator).softmax(-1)
-        weights, index = scores.topk(mine.top_k)
-        pairs = zip(*(PlannedLayer.of(p, layer)(weights, index, None) for p in (mine, moved)), strict=True)
+        logits = torch.randn(24, mine.experts, generator=generator)
+        weights, index = logits.softmax(-1).topk(mine.top_k)
+        pairs = zip(*(PlannedLayer.of(p, layer)(weights, index, None, logits) for p in (mine, moved)), strict=True)
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
     assert moved.layers == mine.layers
     assert moved.parameters == mine.parameters
