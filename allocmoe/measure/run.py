@@ -100,7 +100,7 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
         tasks = TaskSuite(engine, list(suite.tasks) if suite.tasks else None) if suite.items else None
         evaluate(
             engine, plans, held_out, path,
-            text_batch=BATCH, suite=tasks, items=suite.items, seed=suite.seed, progress=progress,
+            text_batch=BATCH, suite=tasks, items=suite.items, seed=suite.seed, passes=suite.passes, progress=progress,
         )  # fmt: skip
     return plans
 

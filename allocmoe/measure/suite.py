@@ -31,6 +31,7 @@ class Suite:
         shares: budgets as shares of L * K; None: each model's own four, the paper's where it has them.
         text, calibration: held-out text and the profile's (see `data.text.windows`).
         windows, items: of the held-out text; per task, 0 for perplexity alone.
+        passes: how the held-out text passes through the model, see `evaluate.quality.evaluate`.
         calibration_windows: what the profile reads.
         tasks: lm-eval's names, None for the embedded ones.
         protocol: of a speed session.
@@ -47,6 +48,7 @@ class Suite:
     calibration: str = "mini-train"
     windows: int = 32
     items: int = 50
+    passes: str = "prefill"
     calibration_windows: int = 8
     tasks: tuple[str, ...] | None = None
     protocol: Protocol = field(default_factory=Protocol)
@@ -97,7 +99,7 @@ _FORM = {
         "tasks": {"anyOf": [_STRINGS, {"type": "null"}]},
         "timed": {"type": "array", "items": {**_STRINGS, "minItems": 2, "maxItems": 2}},
         "shares": {"type": ["array", "null"], "items": {"type": "number"}},
-        "text": _TEXT, "calibration": _TEXT, "dtype": _TEXT, "device": _TEXT,
+        "text": _TEXT, "passes": _TEXT, "calibration": _TEXT, "dtype": _TEXT, "device": _TEXT,
         "windows": _FROM_ONE, "calibration_windows": _FROM_ONE,
         "items": _COUNT, "starts": _COUNT, "seed": _COUNT,
         "protocol": {"type": "object", "additionalProperties": {"type": "integer"}},

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -69,6 +70,13 @@ def quality(method: str, budget: int, text: str = "generated stories", windows: 
         samples={"nll": nll.tolist(), "window_tokens": [255] * windows, "tasks": tasks},
         details={**planned(method, budget), "groups": GROUPS, "chance": levels},
     )  # fmt: skip
+
+
+def decoded(method: str, budget: int, experts: float) -> Record:
+    """The quality of a plan as if decoding, each layer touching so many experts a step."""
+    one = quality(method, budget)
+    setup = {**one.setup, "text_batch": 8, "passes": "decode"}
+    return replace(one, setup=setup, spent={**one.spent, "distinct_per_layer": [experts - 1, experts + 1]})
 
 
 def speed(method: str, budget: int) -> Record:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.report.section import Section
-from allocmoe.report.sections import history, layers, plane, quality, sensitivity, speed, spent
+from allocmoe.report.sections import distinct, history, layers, plane, quality, sensitivity, speed, spent
 
 SECTIONS = (
     quality.SECTION,
+    distinct.SECTION,
     speed.SECTION,
     plane.SECTION,
     layers.SECTION,
