@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,9 @@ def test_a_ranking_can_be_chosen_among_those_there_are() -> None:
 def test_another_kind_of_router_is_left_out_of_a_sweep(scoring: str) -> None:
     spec = replace(SPEC, scoring=scoring)
     known = replace(KNOWN, spec=spec)
-    with pytest.raises(UnreachableError, match=f"this model's router is {scoring}"):
+    with pytest.raises(UnreachableError, match=f"this model's is {scoring}"):
         allocate("seer", spec, MARK, 3, known)
-    assert [p.method for p in sweep(spec, MARK, known, ["seer", "uniform"], [3])] == ["original", "uniform"]
+    assert [p.method for p in sweep(SimpleNamespace(spec=spec, fingerprint=MARK), known, ["seer", "uniform"], [3])] == [
+        "original",
+        "uniform",
+    ]

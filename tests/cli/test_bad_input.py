@@ -78,7 +78,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no such floors": ([*GATE, "--floors", "MADE/nothing.json"], ["No such file"]),
     "a margin of words": ([*GATE, "--margin", "decode=some"], ["METRIC=NUMBER"]),
     "a margin of nothing": ([*GATE, "--margin", "decode=0"], ["no margin decode=0", "above zero"]),
-    "an unknown margin": ([*GATE, "--margin", "speed=3"], ["no margin speed=3", "perplexity"]),
+    "an unknown margin": ([*GATE, "--margin", "speed=3"], ["no metric 'speed'", "perplexity"]),
     "no place for a summary": ([*GATE, "--summary", "MADE/file/s.md"], ["cannot write"]),
     "nothing to make a baseline": (["baseline", "MADE/empty.txt", "--to", "TMP/b.jsonl"], ["no quality or speed"]),
     "truncated new baseline": (["baseline", "MADE/records-cut.jsonl", "--to", "TMP/b.jsonl"], ["cut off"]),

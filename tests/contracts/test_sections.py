@@ -60,6 +60,8 @@ def test_keys_are_distinct():
 
 @pytest.mark.parametrize("name", ["", "Quality", "verdicts", "x" * 10_000])
 def test_an_unknown_section_raises_in_one_short_line(name: str):
-    with pytest.raises(AllocMoEError, match=r"unknown section .*: expected one of quality, distinct, speed, ") as raised:
+    with pytest.raises(
+        AllocMoEError, match=r"unknown section .*: expected one of quality, distinct, speed, "
+    ) as raised:
         named(name)
     assert len(str(raised.value)) < 250
