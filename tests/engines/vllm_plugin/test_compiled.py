@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tests.engines.vllm_plugin.test_agreement import (
     worst,
 )
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = pytest.mark.vllm
 
 
 @pytest.mark.parametrize("family", oracle.FAMILIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.routing import RULES
 from tests.engines.loops import EXPERTS, TOP, assert_same, kept, kept_by_hand, plan
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
-READING = [name for name, rule in RULES.items() if rule.logits]
+pytestmark = pytest.mark.vllm
+READING = [n for n, rule in RULES.items() if rule.logits and any(p.per == "expert" for p in rule.parameters.values())]
+"""Those that have a number an expert; `test_within` has the others."""
 META = torch.device("meta")
 
 

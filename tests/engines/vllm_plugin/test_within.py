@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,9 +16,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.errors import AllocMoEError
 from tests.engines.loops import EXPERTS, LOGIT_RULES, TOP, assert_same, kept, kept_by_hand, plan
 
-pytestmark = pytest.mark.skipif(
-    getattr(importlib.util.find_spec("vllm"), "origin", None) is None, reason="vLLM is not installed"
-)
+pytestmark = pytest.mark.vllm
 META = torch.device("meta")
 
 
