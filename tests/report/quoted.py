@@ -14,7 +14,7 @@ from allocmoe.report.compare import Comparison, comparisons
 from allocmoe.report.groups import groups
 from allocmoe.report.prose import Sources, fill
 from allocmoe.report.style import TIMES
-from tests.report.made import BUDGETS, GROUPS, WHOLE, made, onto, plans, profile, quality, speed
+from tests.report.made import BUDGETS, GROUPS, WHOLE, decoded, made, onto, plans, profile, quality, speed
 
 MODELS = ("mini-olmoe", "mini-qwen")
 NAMES = ("uniform", "alloc-l", "alloc-t", "alloc-moe")
@@ -63,6 +63,7 @@ FILES = {
         replace(tasked("mini-olmoe", m, b), spent={"per_token": spent})
         for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.2), ("alloc-moe", 4, 4))
     ],
+    "decoded": [decoded(*p, 10 + i) for i, p in enumerate(plans("alloc-moe"))],
     "gate": [simulated(8, 40), simulated(20, 10)],
     "injected": [made("gate", None, None, setup={}, details={
         "one-more": {"exit": 1, "faulty": "a", "named": ["a"]}, "none-at-all": {"exit": 2, "faulty": "a", "named": []},
