@@ -22,7 +22,9 @@ from tests.engines.vllm_plugin.test_agreement import (
 pytestmark = pytest.mark.vllm
 
 
-@pytest.mark.parametrize("family", oracle.FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["olmoe", *(pytest.param(f, marks=pytest.mark.slow) for f in oracle.FAMILIES if f != "olmoe")]
+)
 def test_compiled(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from allocmoe.engines.vllm.engine import VLLMEngine
 
