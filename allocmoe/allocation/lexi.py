@@ -1,6 +1,6 @@
 """LExI's evolutionary search over layer allocations (arXiv 2509.02753), re-implemented.
 
-No code or hyperparameters were published with it; those here are METHODS' reading: tournament
+No code or hyperparameters were published with it; those here are ours: tournament
 parents, uniform crossover 0.5, sum-preserving +-1 mutation 0.2, population 100, fixed seed, and
 four restarts, of which the best counts.
 """
