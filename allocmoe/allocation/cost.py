@@ -1,8 +1,8 @@
 """The exact allocation of a budget that is not counted in activations: `sum_l a + b D_l + c P_l <= budget`.
 
 A layer of few tokens takes `a + b D + c P`, D distinct experts and P kept pairs of the pass: OEA (arXiv 2511.02237)
-fits `a + b D` on a GPU; on a CPU pairs cost as well. With a, b, c measured on a machine the budget is a time; with b = 1
-alone it is one of distinct experts; with c = 1 alone one of pairs.
+fits `a + b D` on a GPU; on a CPU pairs cost as well. With a, b, c measured on a machine the budget is a time; with b
+= 1 alone it is one of distinct experts; with c = 1 alone one of pairs.
 """
 
 from __future__ import annotations
