@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from allocmoe.metrics import phase
-from allocmoe.metrics.metric import Measured, Metric, Tracked, below
+from allocmoe.metrics.metric import Measured, Tracked
 
 
 def milliseconds(one: Measured) -> list[float]:
@@ -19,26 +19,9 @@ def distinct(one: Measured) -> list[float]:
     return [sum(layers) / len(layers)]
 
 
-METRIC = Metric(
-    name="decode",
-    title="decode time over the original's",
-    about=("speed",),
-    unit="%",
-    lower=True,
-    noise=True,
-    margin=3.0,
-    minimum=0.02,
-    counted="sessions a side",
-    value=partial(phase.value, "decode"),
-    compare=partial(phase.compare, "decode"),
-    broken=below,
-    shown="{:.3f}x".format,
-    figure=phase.speedup,
-    relative=True,
-    own=(partial(phase.milliseconds, "decode"), "{:.2f} ms".format),
-    tracked=(
-        Tracked("decode_ms", "ms per token", milliseconds, single=False),
-        Tracked("decode_relative", "% of the original's time", partial(phase.percent, "decode"), single=False),
-        Tracked("distinct_experts", "experts per layer and decode step", distinct),
-    ),
+METRIC = phase.metric(
+    "decode",
+    Tracked("decode_ms", "ms per token", milliseconds, single=False),
+    Tracked("decode_relative", "% of the original's time", partial(phase.percent, "decode"), single=False),
+    Tracked("distinct_experts", "experts per layer and decode step", distinct),
 )

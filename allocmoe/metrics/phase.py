@@ -9,12 +9,36 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 
 from allocmoe import stats
 from allocmoe.errors import AllocMoEError
-from allocmoe.metrics.metric import Measured, Measurements
+from allocmoe.metrics.metric import Measured, Measurements, Metric, Tracked, below
 from allocmoe.records import Record
 from allocmoe.stats import Shift
+
+
+def metric(phase: str, *tracked: Tracked) -> Metric:
+    """The metric of a phase; `tracked` are its figures in asv."""
+    return Metric(
+        name=phase,
+        title=f"{phase} time over the original's",
+        about=("speed",),
+        unit="%",
+        lower=True,
+        noise=True,
+        margin=3.0,
+        minimum=0.02,
+        counted="sessions a side",
+        value=partial(value, phase),
+        compare=partial(compare, phase),
+        broken=below,
+        shown="{:.3f}x".format,
+        figure=speedup,
+        relative=True,
+        own=(partial(milliseconds, phase), "{:.2f} ms".format),
+        tracked=tracked,
+    )
 
 
 def value(phase: str, measured: Measurements) -> float:
