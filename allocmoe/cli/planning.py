@@ -136,6 +136,7 @@ def allocate(
     Example: [bold]allocmoe allocate mini-olmoe --method uniform --budget 64 --out plan.json[/bold]
     """
     from allocmoe.methods import allocate as make
+    from allocmoe.methods import method as row
     from allocmoe.mini import resolve
     from allocmoe.profile.sensitivity import Sensitivity
     from allocmoe.spec import MoESpec, fingerprint
@@ -145,7 +146,12 @@ def allocate(
     known = Sensitivity.load(profile) if profile else None
     default = spec.original_budget if method == "original" else max(spec.layers, spec.original_budget // 2)
     given = {"normalize": normalize, "k_base": k_base, "seed": seed}
-    options = {name: value for name, value in given.items() if value is not None} | _named(option or [])
+    named = _named(option or [])
+    if foreign := sorted(set(named) - set(row(method).defaults)):
+        raise AllocMoEError(
+            f"{method} has no option {', '.join(foreign)[:60]}: expected {', '.join(row(method).defaults) or 'none'}"
+        )
+    options = {name: value for name, value in given.items() if value is not None} | named
     spend = default if budget is None else budget
     plan = make(method, spec, fingerprint(folder), spend, known, reference=reference, **options)
     plan.save(to)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Name, which is also that of the package it needs -> "module:Class". Each class has two ways in:
 # `load(folder, dtype, device)` and `adopt(engine)`, which takes over a live transformers model.
+PASSES = ("prefill", "decode")
+"""How the text's windows pass through the model: a batch at once, or the batch's tokens at one position at a time."""
 ENGINES = {
     "transformers": "allocmoe.engines.hf:HFEngine",
     "vllm": "allocmoe.engines.vllm.engine:VLLMEngine",

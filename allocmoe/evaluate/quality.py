@@ -11,16 +11,13 @@ from tqdm import tqdm
 
 from allocmoe import records
 from allocmoe.data.text import Windows
-from allocmoe.engines import Engine
+from allocmoe.engines import PASSES, Engine
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.perplexity import Reference, perplexity
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.plan import Plan
 from allocmoe.records import Record
-
-PASSES = ("prefill", "decode")
-"""How the text's windows pass through the model: a batch at once, or the batch's tokens at one position at a time."""
 
 
 def evaluate(

@@ -12,7 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from allocmoe import mini
-from allocmoe.engines import ENGINES
+from allocmoe.engines import ENGINES, PASSES
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure.protocol import Protocol
 from allocmoe.methods import METHODS, for_windows
@@ -62,6 +62,8 @@ class Suite:
         engines = [e for e, _ in self.timed if e not in ENGINES]
         if unknown or engines:
             raise AllocMoEError(f"a suite cannot measure {', '.join(unknown + engines)}: see `allocmoe measure --help`")
+        if self.passes not in PASSES:
+            raise AllocMoEError(f"unknown passes {self.passes[:60]!r}: expected {' or '.join(PASSES)}")
         if not all(0 < share < 1 for share in self.shares or ()) or self.starts < 0 or not (self.models or self.timed):
             raise AllocMoEError("a suite needs models, shares between 0 and 1, and engine starts that are not negative")
 

@@ -78,6 +78,9 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no such floors": ([*GATE, "--floors", "MADE/nothing.json"], ["No such file"]),
     "a margin of words": ([*GATE, "--margin", "decode=some"], ["METRIC=NUMBER"]),
     "a margin of nothing": ([*GATE, "--margin", "decode=0"], ["no margin decode=0", "above zero"]),
+    "an option of another method": (
+        [*ALLOCATE, "--method", "uniform", "--set", "pairs=2"], ["uniform has no option pairs"],
+    ),
     "an unknown margin": ([*GATE, "--margin", "speed=3"], ["no metric 'speed'", "perplexity"]),
     "no place for a summary": ([*GATE, "--summary", "MADE/file/s.md"], ["cannot write"]),
     "nothing to make a baseline": (["baseline", "MADE/empty.txt", "--to", "TMP/b.jsonl"], ["no quality or speed"]),
