@@ -171,6 +171,6 @@ def test_a_folder_of_another_model_is_refused(
     path = tmp_path / "profile.json"
     profile = Sensitivity.load(resumed[0] / "profile.json")
     path.write_text((resumed[0] / "profile.json").read_text().replace(profile.fingerprint, "0" * 16))
-    with pytest.raises(AllocMoEError, match="profile of another model: give another folder"):
+    with pytest.raises(AllocMoEError, match="profile of another model: give another folder or file"):
         run(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["profile.json"]

@@ -82,19 +82,34 @@ def kept(
 ) -> Sensitivity:
     """The profile that an earlier run left at `path`, with what it lacks measured; an interrupted one goes on.
 
-    Raises AllocMoEError for another model's profile. One of other calibration text or seed is made anew.
+    One of other calibration text, batch or seed is made anew beside the old one (`<path>.new`), and takes its place
+    when it is whole.
+
+    Raises AllocMoEError for another model's profile.
     """
-    found = None
-    if path.exists():
-        found = Sensitivity.load(path)
-        if found.fingerprint != engine.fingerprint:
-            raise AllocMoEError(f"{path} is the profile of another model: give another folder")
-        if not found.calibration.items() >= {**text.describe(), "batch": batch, "seed": seed}.items():
-            found = None
-    return profile(
-        engine, text, batch, quantities=quantities, known=found, path=path, naive=naive, seed=seed, progress=progress,
+    wanted = {**text.describe(), "batch": batch, "seed": seed}
+    found, work = _earlier(path, engine, wanted), path
+    if found is None and path.exists():
+        work = path.with_name(path.name + ".new")
+        found = _earlier(work, engine, wanted)
+    made = profile(
+        engine, text, batch, quantities=quantities, known=found, path=work, naive=naive, seed=seed, progress=progress,
         decode_batch=decode_batch,
     )  # fmt: skip
+    if work != path:
+        made.save(path)
+        work.unlink(missing_ok=True)
+    return made
+
+
+def _earlier(path: Path, engine: HFEngine, calibration: dict[str, Any]) -> Sensitivity | None:
+    """The profile in a file; None if there is none, or one of other calibration."""
+    if not path.exists():
+        return None
+    found = Sensitivity.load(path)
+    if found.fingerprint != engine.fingerprint:
+        raise AllocMoEError(f"{path} is the profile of another model: give another folder or file")
+    return found if found.calibration.items() >= calibration.items() else None
 
 
 def as_record(engine: HFEngine, sensitivity: Sensitivity, metrics: dict[str, float] | None = None) -> Record:
