@@ -16,6 +16,8 @@ from allocmoe.report.picture import picture
 from allocmoe.report.prose import Sources
 from allocmoe.report.prose.__main__ import main
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "reports/README.md",

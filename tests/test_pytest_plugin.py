@@ -16,6 +16,8 @@ from measured import measured, slower
 from allocmoe import records
 from allocmoe.records import Record
 
+pytestmark = pytest.mark.whole
+
 pytest_plugins = ["pytester"]
 
 known = [e for e in entry_points(group="pytest11") if e.value == "allocmoe.pytest_plugin"]

@@ -10,6 +10,8 @@ from calls import made as made
 
 from allocmoe.methods import METHODS
 
+pytestmark = pytest.mark.whole
+
 ALLOCATE = ["allocate", MODEL, "--out", "TMP/plan.json"]
 PROFILE = ["profile", MODEL, *TINY, "--out", "TMP/profile.json"]
 EVAL = ["eval", MODEL, *TINY, "--items", "0", "--records", "TMP/records.jsonl"]

@@ -18,6 +18,8 @@ from allocmoe import demo as pipeline
 from allocmoe.measure.protocol import Protocol
 from allocmoe.plan import Plan
 
+pytestmark = pytest.mark.whole
+
 
 def examples() -> dict[str, str]:
     """Verb -> the example of its help, in the order in which they are declared: each reads what one before wrote."""

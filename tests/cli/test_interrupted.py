@@ -21,6 +21,8 @@ from allocmoe.evaluate import quality
 from allocmoe.plan import Plan
 from allocmoe.profile.algorithm1 import Walk
 
+pytestmark = pytest.mark.whole
+
 
 def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")

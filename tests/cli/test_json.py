@@ -16,6 +16,8 @@ from allocmoe.mini import shipped
 from allocmoe.mini.items import TASKS
 from allocmoe.plan import Plan
 
+pytestmark = pytest.mark.whole
+
 
 def document(*args: object) -> dict[str, Any]:
     """The one line of stdout, which is one JSON document; a run for a program has no progress bar."""

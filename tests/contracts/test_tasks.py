@@ -14,6 +14,8 @@ from allocmoe.evaluate.tasks.spec import GROUPS
 from allocmoe.evaluate.tasks.table import PAPER, PARTS
 from allocmoe.mini.items import TASKS
 
+pytestmark = pytest.mark.whole
+
 STOCK = {**PAPER, **PARTS}
 
 

@@ -20,6 +20,8 @@ from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
 from allocmoe.routing import RULES
 
+pytestmark = pytest.mark.whole
+
 IDS = torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(2))
 OTHER = Windows(torch.randint(1, 96, (5, 12), generator=torch.Generator().manual_seed(3)), "random")
 

@@ -14,6 +14,8 @@ from allocmoe import gate
 from allocmoe.errors import AllocMoEError
 from allocmoe.gate import PASS, REGRESSED, UNMEASURED, compare
 
+pytestmark = pytest.mark.whole
+
 
 def test_margins(old, new):
     slow = slower(new, 1.05)

@@ -14,6 +14,8 @@ from allocmoe import cli, records
 from allocmoe.gate import NEW, PASS, REGRESSED, UNMEASURED, compare, show
 from allocmoe.records import Record
 
+pytestmark = pytest.mark.whole
+
 QUALITY, SPEED = ("perplexity", "accuracy"), ("prefill", "decode")
 REFUSED = {
     "other weights": ("quality", {"fingerprint": "0" * 16}, (*QUALITY, "activations"), "different weights"),

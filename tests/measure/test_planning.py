@@ -24,6 +24,8 @@ from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec, fingerprint
 
+pytestmark = pytest.mark.whole
+
 PROFILES = Path(__file__).parents[1] / "goldens/profiles"
 SUITE = Suite(
     models=(), timed=(("transformers", "olmoe-wide"),), methods=("uniform",), windows=2, items=0,

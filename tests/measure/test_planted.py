@@ -14,6 +14,8 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.measure import planted, shapes
 from allocmoe.measure.planted import Moments, moments, plant
 
+pytestmark = pytest.mark.whole
+
 torch.set_num_threads(1)
 
 

@@ -22,6 +22,8 @@ from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.spec import PAPER_BUDGETS, MoESpec
 
+pytestmark = pytest.mark.whole
+
 SMALL = Protocol(batch=2, prompt=8, decode=2, warmups=1, runs=3)
 BUDGET = 18  # a mean of 4.5 in each of the four layers
 torch.set_num_threads(1)  # many small products: more threads only wait for each other

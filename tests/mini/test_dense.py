@@ -14,6 +14,8 @@ from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.perplexity import perplexity
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def compare() -> Any:

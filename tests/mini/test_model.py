@@ -18,6 +18,8 @@ from allocmoe.mini.configs import CONFIGS
 from allocmoe.mini.items import TASKS
 from allocmoe.spec import PAPER_BUDGETS, MoESpec
 
+pytestmark = pytest.mark.whole
+
 torch.set_num_threads(1)
 
 # (layers, experts, top-k, shared experts), the largest file in bytes

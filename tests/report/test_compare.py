@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from allocmoe.methods import METHODS
 from allocmoe.records import Record
 from allocmoe.report.compare import comparisons, front
 from allocmoe.report.groups import groups
 from tests.report.made import BUDGETS, plans, quality
+
+pytestmark = pytest.mark.whole
 
 
 def test_verdicts_state_a_difference_only_beyond_noise(records: list[Record]):

@@ -20,6 +20,8 @@ from allocmoe.report import page
 from allocmoe.report.style import name
 from tests.report.made import ENVIRONMENT, Tags, drawn, embedded, plans, profile, quality, said, speed, unpacked
 
+pytestmark = pytest.mark.whole
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -24,6 +24,8 @@ from allocmoe.mini import resolve, write_tasks
 from allocmoe.mini.items import GROUPS, TASKS
 from allocmoe.plan import Plan
 
+pytestmark = pytest.mark.whole
+
 MODEL = resolve("mini-olmoe")
 THREE = [next(name for name, task in TASKS.items() if task.group == group) for group in GROUPS]
 torch.set_num_threads(1)  # many small products: more threads only wait for each other

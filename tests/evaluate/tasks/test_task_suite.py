@@ -23,6 +23,8 @@ from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 
+pytestmark = pytest.mark.whole
+
 SUMS = ["44 - 38 =", "12 + 30 =", "7 + 8 =", "90 - 45 =", "21 + 21 =", "63 - 9 ="]
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from allocmoe.records import Record
 from allocmoe.report import page
 from allocmoe.report.results import results
 from allocmoe.report.sections import history
 from tests.report.made import committed, said
+
+pytestmark = pytest.mark.whole
 
 
 def test_a_figure_per_metric_of_what_two_commits_measured(records: list[Record]):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from allocmoe.records import Record
 from allocmoe.report.results import results
 from allocmoe.report.sections import layers
 from tests.report.made import BUDGETS, one, plans, speed
+
+pytestmark = pytest.mark.whole
 
 
 def test_the_maps_are_the_plans(records: list[Record]):

@@ -12,6 +12,8 @@ from allocmoe.report.results import results
 from allocmoe.report.sections import plane
 from tests.report.made import Tags, drawn, elsewhere, onto, plans, quality, said, speed
 
+pytestmark = pytest.mark.whole
+
 FEW = plans("uniform", "alloc-moe")
 QUALITY = [quality(*p) for p in FEW]
 

@@ -16,6 +16,8 @@ from allocmoe.report.sections.quality import accuracies, blocks, distance, perpl
 from allocmoe.report.style import name
 from tests.report.made import GROUPS, plans, quality
 
+pytestmark = pytest.mark.whole
+
 
 def test_perplexities_and_their_bars_are_those_of_the_records(records: list[Record]):
     (group,) = groups(records, "quality")

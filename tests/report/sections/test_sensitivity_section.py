@@ -11,6 +11,8 @@ from allocmoe.records import Record
 from allocmoe.report.results import results
 from allocmoe.report.sections import sensitivity
 
+pytestmark = pytest.mark.whole
+
 
 def test_the_maps_are_the_tables_of_the_profile(records: list[Record]):
     (block,) = sensitivity.blocks(results(records))

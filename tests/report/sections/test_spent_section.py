@@ -9,6 +9,8 @@ from allocmoe.report.results import results
 from allocmoe.report.sections import spent
 from tests.report.made import said
 
+pytestmark = pytest.mark.whole
+
 
 def test_the_bars_are_the_deviations(records: list[Record]):
     (block,) = spent.blocks(results(records))
