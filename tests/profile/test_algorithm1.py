@@ -31,6 +31,7 @@ def test_fast_equals_naive(engine: HFEngine) -> None:
     assert (quick[1:, 0] == quick[:-1, -1]).all()
 
 
+@pytest.mark.whole
 def test_fast_equals_naive_on_the_embedded_model_in_float32() -> None:
     """One cell in a few hundred may differ by more than rounding: a token whose router is within a
     rounding error of a tie takes another expert, and the cell moves by that token's loss."""
