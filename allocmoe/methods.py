@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from allocmoe.allocation import LayerRule, Request, layer_rule
@@ -190,7 +190,8 @@ def allocate(
     Args:
         name: a key of METHODS.
         spec, fingerprint: of the model.
-        budget: B, whole, within L..L*K; `original` only takes L*K.
+        budget: B, whole, within L..L*K; `original` only takes L*K. A layer rule with another `unit` takes so much of
+            that, and the plan's B is the nearest whose uniform top-(B / L) takes as much.
         sensitivity: profile of the same model, for the methods that need one.
         reference: denominator after dropping, see Plan.
         options: of the two rules, by name; what only other methods have is left out.
@@ -198,7 +199,9 @@ def allocate(
     Raises AllocMoEError for an unknown method or option, an impossible budget, or a missing or foreign profile.
     """
     row = method(name)
-    budget = whole_budget(budget, spec.layers, spec.top_k)
+    across, within = row.rules
+    if not across.amounts:
+        budget = whole_budget(budget, spec.layers, spec.top_k)
     if unknown := sorted(set(options) - set(all_options())):
         raise AllocMoEError(
             f"no method has the option {shown(', '.join(unknown))}: expected {', '.join(all_options())}"
@@ -212,24 +215,24 @@ def allocate(
             raise AllocMoEError("the profile was made for another model: make one with `allocmoe profile`")
         origin["profile"] = sensitivity.digest
     request = Request(spec, budget, sensitivity, chosen)
-    across, within = row.rules
     try:
         within.check_scoring(spec.scoring)
     except AllocMoEError as error:
         raise UnreachableError(str(error)) from None  # a sweep over methods goes on without it
-    layers = across.allocate(request)
+    found = across.found(request)
+    whole = int(budget) if found.budget is None else found.budget
     return Plan(
         method=name,
-        budget=budget,
-        layers=tuple(layers),
+        budget=whole,
+        layers=tuple(found.layers),
         top_k=spec.top_k,
         token_rule=row.token_rule,
         fingerprint=fingerprint,
         family=spec.family,
         experts=spec.experts,
-        parameters=within.calibrate(request, layers),
+        parameters={**within.calibrate(replace(request, amount=whole), found.layers), **found.parameters},
         reference=reference,
-        origin=origin | {o: value for o, value in chosen.items() if o in across.options} | across.made_for(request),
+        origin=origin | {o: value for o, value in chosen.items() if o in across.options} | dict(found.origin),
     )
 
 

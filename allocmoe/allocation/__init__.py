@@ -16,7 +16,7 @@ from allocmoe.allocation import (
     uniform,
     yang,
 )
-from allocmoe.allocation.rule import LayerRule, Request
+from allocmoe.allocation.rule import Allocation, LayerRule, Request
 from allocmoe.errors import AllocMoEError, shown
 
 RULES = {
@@ -35,4 +35,4 @@ def layer_rule(name: str) -> LayerRule:
     return RULES[name]
 
 
-__all__ = ["RULES", "LayerRule", "Request", "layer_rule"]
+__all__ = ["RULES", "Allocation", "LayerRule", "Request", "layer_rule"]

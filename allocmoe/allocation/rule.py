@@ -22,15 +22,20 @@ class Request:
 
     Attributes:
         spec: routing shape of the model.
-        budget: B, whole, within L..L*K.
+        amount: what may be spent: B activations, whole, within L..L*K; or what a rule of other `amounts` is asked for.
         profile: of the model, None where no rule needs one.
         options: every option of the method's two rules, by name.
     """
 
     spec: MoESpec
-    budget: int
+    amount: float
     profile: Sensitivity | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> int:
+        """B, of an amount in activations."""
+        return int(self.amount)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,22 +50,45 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """What a layer rule found.
+
+    Attributes:
+        layers: k_l [L].
+        parameters: of the plan's token rule, where this rule has found them too; they go before what it would say.
+        origin: what else a plan says of how it was made.
+        budget: B, whole, within L..L*K, of a rule of other `amounts`; None for the request's own.
+    """
+
+    layers: Sequence[float]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    budget: int | None = None
+
+
+@dataclass(frozen=True)
 class LayerRule:
     """One layer rule.
 
     Attributes:
         name: in the table of methods.
-        allocate: a request in, k_l [L] out, their sum at most B (but see `TokenRule.bounded`).
+        allocate: a request in, k_l [L] out, their sum at most B (but see `TokenRule.bounded`); an Allocation where
+            there is more to say.
         needs: quantities of the profile that it reads.
         options: what a user may set, with the defaults; numbers, or words.
-        made_for: of a request, what else a plan says of how it was made.
+        amounts: whether budgets may be other than whole activations within L..L*K, which it then sees to itself.
     """
 
     name: str
-    allocate: Callable[[Request], Sequence[float]]
+    allocate: Callable[[Request], Sequence[float] | Allocation]
     needs: tuple[str, ...] = ()
     options: Mapping[str, float | str] = field(default_factory=dict)
-    made_for: Callable[[Request], dict[str, Any]] = lambda _request: {}
+    amounts: bool = False
+
+    def found(self, request: Request) -> Allocation:
+        """What it allocates, whatever it has to say of it."""
+        made = self.allocate(request)
+        return made if isinstance(made, Allocation) else Allocation(made)
 
 
 def option_of(value: Any, like: float | str, name: str) -> float | str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from allocmoe.allocation.rule import Request
 
 SMALL: Mapping[str, Parameter] = {
-    "pairs": Parameter("K', the pairs that a token may hold; above K counts as K", per="plan", least=1, whole=True),
+    "pairs": Parameter("K', the pairs that a token may hold; above K counts as K", per="either", least=1, whole=True),
     "refill_tokens": Parameter("real tokens above which the base runs alone", per="plan", least=0, whole=True),
 }
 OPTIONS: Mapping[str, float] = {"pairs": 0, "refill_tokens": 64}

@@ -59,7 +59,7 @@ class Parameter:
 
     Attributes:
         about: in words, for messages.
-        per: "plan" (one number), "layer" ([L] numbers), or "expert" ([L][N] numbers).
+        per: "plan" (one number), "layer" ([L] numbers), "either" of these two, or "expert" ([L][N] numbers).
         least: smallest value.
         whole: whether it must be a whole number.
     """
@@ -70,18 +70,27 @@ class Parameter:
     whole: bool = False
 
     def of_layer(self, value: Any, layer: int) -> Any:
-        return value if self.per == "plan" else value[layer]
+        """The number of one layer, or its numbers per expert."""
+        return value if self._one(value) else value[layer]
+
+    def everywhere(self, value: Any, layers: int) -> Any:
+        """What a plan carries if every layer has this value."""
+        return value if self.per in ("plan", "either") else (value,) * layers
+
+    def _one(self, value: Any) -> bool:
+        """Whether this is one number for all layers."""
+        return self.per == "plan" or (self.per == "either" and not isinstance(value, list | tuple))
 
     def check(self, rule: str, name: str, value: Any, layers: int, experts: int) -> None:
         """AllocMoEError unless `value` is what a plan of so many layers and experts needs."""
-        if self.per == "plan":
+        if self._one(value):
             self._number(rule, name, value)
             return
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != layers:
             found = len(value) if isinstance(value, Sequence) and not isinstance(value, str) else shown(value)
             raise AllocMoEError(f"{rule} needs one {name} per layer: {layers}, got {found}")
         for one in value:
-            if self.per == "layer":
+            if self.per != "expert":
                 self._number(rule, name, one)
                 continue
             if not isinstance(one, Sequence) or isinstance(one, str) or not len(one):

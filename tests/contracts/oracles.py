@@ -31,4 +31,5 @@ QUANTITY_ORACLES = {
     "soft_counts": "tests/profile/test_expert_scores.py",
     "saliency": "tests/profile/test_expert_scores.py",
     "decode": "tests/profile/test_decode.py",
+    "decode_pairs": "tests/profile/test_decode.py",
 }

@@ -136,7 +136,7 @@ def everything(plan: Plan) -> Plan:
     """A plan of the same token rule that keeps all K."""
     depth, own = len(plan.layers), plan.rule.parameters
     whole = plan.rule.keep_all(plan.top_k, plan.experts)
-    parameters = {name: whole[name] if p.per == "plan" else (whole[name],) * depth for name, p in own.items()}
+    parameters = {name: p.everywhere(whole[name], depth) for name, p in own.items()}
     return replace(
         plan, method="original", budget=plan.top_k * depth, layers=(float(plan.top_k),) * depth, parameters=parameters
     )  # fmt: skip

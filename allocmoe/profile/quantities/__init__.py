@@ -6,6 +6,7 @@ from allocmoe.errors import AllocMoEError, shown
 from allocmoe.profile.quantities import (
     adapmoe,
     decode,
+    decode_pairs,
     distances,
     fisher,
     naee,
@@ -22,6 +23,7 @@ QUANTITIES = {
     for q in (
         perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY, fisher.QUANTITY, adapmoe.QUANTITY,
         xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY, decode.QUANTITY,
+        decode_pairs.QUANTITY,
     )
 }  # fmt: skip
 
