@@ -48,6 +48,7 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
     """A random profile whose perplexities and distances fall with every expert more."""
     rng, shape = np.random.default_rng(seed), (spec.layers, spec.top_k)
     fall = rng.lognormal(-3, 1, shape).cumsum(1)[:, ::-1]
+    k0, most = np.meshgrid(np.arange(1, spec.top_k + 1), np.arange(1, spec.top_k + 1), indexing="ij")
     special = {
         "perplexity": (9 + fall).tolist(),
         "distances": np.hstack([fall[:, 1:], np.zeros((spec.layers, 1))]).tolist(),
@@ -56,6 +57,10 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
         "decode": {
             "loss": (2 + fall).tolist(), "distinct": (rng.integers(1, 60, shape).cumsum(1) / 16).tolist(),
             "pairs": rng.uniform(8, 64, shape).tolist(), "batch": 8, "passes": 16,
+        },
+        "decode_pairs": {
+            "loss": (2 + fall[:, :, None] + 1 / np.maximum(k0, most)).tolist(),
+            "pairs": [(8.0 * np.maximum(k0, most)).tolist()] * spec.layers, "batch": 8, "passes": 16,
         },
     }  # fmt: skip
     drawn = {name: rng.random(q.shapes(spec)).tolist() for name, q in QUANTITIES.items() if name not in special}

@@ -20,6 +20,7 @@ import pytest
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record, append, commit, environment, load, resume
+from allocmoe.records.views import cost
 
 
 def record(number: int = 0, **changes: Any) -> Record:
@@ -332,3 +333,31 @@ def test_a_copy_inside_of_somebodys_repository_has_no_commit(checkout: Path, mon
     monkeypatch.setattr(origin, "__file__", str(checkout / "installed/records/origin.py"))
     assert commit() is None
     assert "commit" not in environment()
+
+
+def fit(**metrics: float) -> Record:
+    return record(about="cost", method=None, budget=None, plan=None, metrics=metrics)
+
+
+def test_what_a_step_takes_is_the_latest_fit(tmp_path: Path) -> None:
+    steps = {"step_ms/1": 3.0, "step_ms/8": 4.0}
+    path = tmp_path / "records.jsonl"
+    append(path, fit(distinct_ms=0.6, pair_ms=0.2, **steps), fit(distinct_ms=0.5, pair_ms=0.125, **steps), record())
+    assert cost(load(path), 8) == (4.0, 0.5, 0.125)
+    assert cost(load(path), 1) == (3.0, 0.5, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([], "say nothing of what a step takes"),
+        ([record()], "say nothing of what a step takes"),
+        ([fit(distinct_ms=0.5, pair_ms=0.1, **{"step_ms/1": 3.0, "step_ms/16": 5.0})], r"step_ms/8 .*has: 1, 16\)"),
+        ([fit(pair_ms=0.1, **{"step_ms/8": 3.0})], r"lacks distinct_ms "),
+        ([fit()], r"step_ms/8 and distinct_ms and pair_ms .*has: none\)"),
+    ],
+)
+def test_a_fit_that_is_missing_or_lacks_the_batch_is_named(found: list[Record], says: str) -> None:
+    with pytest.raises(AllocMoEError, match=f"{says}.*allocmoe fit") as caught:
+        cost(found, 8)
+    assert "\n" not in str(caught.value)

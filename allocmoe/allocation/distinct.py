@@ -127,7 +127,7 @@ def _allocate(request: Request) -> Allocation:
         if not math.isfinite(request.amount):
             raise AllocMoEError(f"the budget must be a finite number of {unit}, got {request.amount:g}")
         budget = request.amount - step
-        whole = layers + int(np.argmin(abs(uniform - budget)))
+        whole = layers + int(np.argmin(abs(uniform - np.clip(budget, uniform[0], uniform[-1]))))
     options = _options(request, cost, decode)
     if unit == "activations" and whole == layers * top_k:
         chosen = np.full(layers, len(options.pairs) - 1)
@@ -148,7 +148,9 @@ def _allocate(request: Request) -> Allocation:
 def _within(options: Options, budget: float, asked: float, step: float, unit: str) -> np.ndarray:
     """Each layer's option: the DP over what the options cost beyond the cheapest, which every layer can have."""
     cheapest = options.costs.min(1)
-    left, most = budget - float(cheapest.sum()), float(np.ptp(options.costs, axis=1).sum())
+    # the dearest, each layer rounded up: a larger budget is no use
+    most = float(np.ptp(options.costs, axis=1).sum()) + (len(cheapest) + 1) * options.step
+    left = budget - float(cheapest.sum())
     if left < -1e-9 * max(1.0, abs(budget)):
         raise UnreachableError(
             f"a budget of {asked:g} {unit} cannot be met: the cheapest plan takes {cheapest.sum() + step:g}"

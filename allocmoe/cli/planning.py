@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from allocmoe.cli.common import (
-    Budget,
     Device,
     Dtype,
     Json,
@@ -20,11 +19,15 @@ from allocmoe.cli.common import (
     Text,
     check_writable,
     load_engine,
+    notes,
     out,
     print_json,
 )
 from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
+
+if TYPE_CHECKING:
+    from allocmoe.profile.sensitivity import Sensitivity
 
 
 def models(
@@ -117,7 +120,20 @@ def profile(
 def allocate(
     model: Model,
     method: Method = "alloc-moe",
-    budget: Budget = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="B, activations per token over all MoE layers (default: half), or so much of --unit."),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the budget, for alloc-d: activations (as many distinct experts as uniform top-k of so many "
+            "touches), distinct (mean distinct experts of a layer and step), or ms (of a decode step)."
+        ),
+    ] = None,
+    cost: Annotated[
+        Path | None, typer.Option(help="Records of `allocmoe fit`: what a step takes, for alloc-d.")
+    ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="A profile of this model, for the methods that need one.")
     ] = None,
@@ -134,6 +150,7 @@ def allocate(
     """Spend a budget: write the plan of a method for a model.
 
     Example: [bold]allocmoe allocate mini-olmoe --method uniform --budget 64 --out plan.json[/bold]
+    or [bold]... --method alloc-d --profile profile.json --cost records.jsonl --unit ms --budget 20[/bold]
     """
     from allocmoe.methods import allocate as make
     from allocmoe.methods import method as row
@@ -141,25 +158,49 @@ def allocate(
     from allocmoe.profile.sensitivity import Sensitivity
     from allocmoe.spec import MoESpec, fingerprint
 
+    if unit not in (None, "activations") and budget is None:
+        raise AllocMoEError(f"--unit {unit[:40]} needs a --budget: there is no default but half of the activations")
     folder = resolve(model)
-    spec = MoESpec.from_folder(folder)
+    spec, mark = MoESpec.from_folder(folder), fingerprint(folder)
     known = Sensitivity.load(profile) if profile else None
     default = spec.original_budget if method == "original" else max(spec.layers, spec.original_budget // 2)
     given = {"normalize": normalize, "k_base": k_base, "seed": seed}
-    named = _named(option or [])
+    named: dict[str, Any] = {"unit": unit} if unit is not None else {}
+    if cost is not None:
+        named |= _costs(cost, known, mark)
+    named |= _named(option or [])
     if foreign := sorted(set(named) - set(row(method).defaults)):
         raise AllocMoEError(
             f"{method} has no option {', '.join(foreign)[:60]}: expected {', '.join(row(method).defaults) or 'none'}"
         )
     options = {name: value for name, value in given.items() if value is not None} | named
     spend = default if budget is None else budget
-    plan = make(method, spec, fingerprint(folder), spend, known, reference=reference, **options)
+    plan = make(method, spec, mark, spend, known, reference=reference, **options)
     plan.save(to)
     if as_json:
         return print_json({**plan.to_dict(), "path": str(to), "digest": plan.digest})
     out.print(f"{method} at {plan.budget} of {spec.original_budget} activations per token; wrote {to}")
+    if unit not in (None, "activations"):
+        out.print(f"asked for {plan.origin['asked']:g} {unit}, expected to take {plan.origin['expected']:g}")
     out.print("k per layer: " + " ".join(f"{k:g}" for k in plan.layers))
+    if isinstance(pairs := plan.parameters.get("pairs"), tuple):
+        out.print("pairs per layer: " + " ".join(f"{p:g}" for p in pairs))
     return None
+
+
+def _costs(path: Path, known: Sensitivity | None, mark: str) -> dict[str, float]:
+    """A fit as options of Alloc-D, for the batch that was profiled."""
+    from allocmoe import records
+    from allocmoe.records import views
+
+    if known is None:
+        raise AllocMoEError("--cost needs a --profile: its decode says for how many tokens a step is")
+    found = records.load(path)
+    fit = views.fitted(found)
+    if fit.fingerprint != mark:
+        notes.print(f"note: the costs were timed on another model, {fit.model[:60]}", style="yellow", markup=False)
+    step, distinct, pairs = views.cost(found, int(known.quantity("decode")["batch"]))
+    return {"cost_step": step, "cost_distinct": distinct, "cost_pairs": pairs}
 
 
 def _named(texts: Sequence[str]) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from allocmoe.errors import AllocMoEError
 from allocmoe.records.record import Record
 
 MACHINE = ("processor", "cores", "threads", "gpu", "cuda", "driver", "system")
@@ -33,3 +34,31 @@ def groups(record: Record) -> list[list[str]]:
     """Of each group of tasks its tasks, sorted; all tasks are one group where the record names none."""
     named = record.details.get("groups") or {"": record.samples.get("tasks", {})}
     return sorted(sorted(tasks) for tasks in named.values())
+
+
+def fitted(records: Sequence[Record]) -> Record:
+    """The latest fit of what a step takes; AllocMoEError where there is none."""
+    found = [record for record in records if record.about == "cost"]
+    if not found:
+        raise AllocMoEError("these records say nothing of what a step takes: measure it with `allocmoe fit`")
+    return found[-1]
+
+
+def cost(records: Sequence[Record], batch: int) -> tuple[float, float, float]:
+    """What a decode step of `batch` tokens takes, by the latest fit: `step + sum_l b D_l + c P_l`.
+
+    Returns:
+        step, b and c in ms: per step, per distinct expert of a layer, per pair of a layer.
+
+    Raises AllocMoEError where the records have no fit, or its step has no such batch.
+    """
+    metrics = fitted(records).metrics
+    names = f"step_ms/{batch}", "distinct_ms", "pair_ms"
+    if missing := [name for name in names if name not in metrics]:
+        known = ", ".join(name.removeprefix("step_ms/") for name in metrics if name.startswith("step_ms/")) or "none"
+        raise AllocMoEError(
+            f"the latest fit lacks {' and '.join(missing)} (batches that it has: {known}): measure a step of {batch} "
+            "tokens with `allocmoe fit`"
+        )
+    step, distinct, pair = (metrics[name] for name in names)
+    return step, distinct, pair

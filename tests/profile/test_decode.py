@@ -32,13 +32,23 @@ def measured(engine: HFEngine, **changes: Any) -> tuple[dict[str, Any], dict[str
     return value, facts
 
 
+def measured_pairs(engine: HFEngine, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    setting = replace(Setting(engine, TEXT, 2, progress=False, decode_batch=BATCH), **changes)
+    known = {"decode": QUANTITIES["decode"].measure(setting)[0]}
+    value, facts = QUANTITIES["decode_pairs"].measure(replace(setting, known=known))
+    QUANTITIES["decode_pairs"].check(value, engine.spec)
+    return value, facts
+
+
 @torch.no_grad()
-def really(engine: HFEngine, layer: int, k: int) -> tuple[float, float, float]:
-    """Mean NLL, distinct experts and pairs of a pass with one layer refilled over top-k: a plan in force, every window
-    decoded token by token with a cache; what its router says goes through the loops of the token rule."""
+def really(engine: HFEngine, layer: int, k: int, most: int | None = None) -> tuple[float, float, float]:
+    """Mean NLL, distinct experts and pairs of a pass with one layer refilled over top-k up to `most` pairs: a plan in
+    force, every window decoded token by token with a cache; what its router says goes through the loops of the token
+    rule."""
     spec = engine.spec
     oea = allocate("oea", spec, engine.fingerprint, spec.original_budget)
-    plan = replace(oea, layers=tuple(k if i == layer else spec.top_k for i in range(spec.layers)))
+    layers = tuple(k if i == layer else spec.top_k for i in range(spec.layers))
+    plan = replace(oea, layers=layers, parameters={**oea.parameters, "pairs": most or spec.top_k})
     losses: list[float] = []
     distinct, pairs = [], []
     offered: list[Any] = []
@@ -94,6 +104,35 @@ def test_whole_passes_say_the_same(engine: HFEngine) -> None:
         np.testing.assert_allclose(fast[name], slow[name], rtol=1e-6)
 
 
+def test_fewer_pairs_than_k_are_what_plans_do_that_really_run(engine: HFEngine) -> None:
+    value, facts = measured_pairs(engine)
+    spec, decode_alone = engine.spec, measured(engine)[0]
+    assert (value["batch"], value["passes"]) == (BATCH, 12)
+    assert facts["evaluations"] == spec.layers * spec.top_k * (spec.top_k - 1) // 2
+    loss, pairs = np.array(value["loss"]), np.array(value["pairs"])
+    for table, name in ((loss, "loss"), (pairs, "pairs")):
+        np.testing.assert_array_equal(table[:, :, -1], decode_alone[name])
+        for k in range(1, spec.top_k + 1):
+            np.testing.assert_array_equal(table[:, k - 1, : k - 1], np.repeat(table[:, k - 1, [k - 1]], k - 1, axis=1))
+            np.testing.assert_array_equal(pairs[:, k - 1, k - 1], [k * BATCH] * spec.layers, "top-k alone")
+    for layer in range(spec.layers):
+        for k, most in ((1, 1), (1, spec.top_k - 1), (2, 2), (spec.top_k - 1, spec.top_k - 1)):
+            wanted, distinct, count = really(engine, layer, k, most)
+            assert loss[layer, k - 1, most - 1] == pytest.approx(wanted, rel=1e-6)
+            assert pairs[layer, k - 1, most - 1] == pytest.approx(count, abs=1e-12)
+            assert decode_alone["distinct"][layer][k - 1] == pytest.approx(distinct, abs=1e-12), "whatever K' is"
+
+
+def test_fewer_pairs_by_whole_passes_say_the_same(engine: HFEngine) -> None:
+    fast, slow = measured_pairs(engine)[0], measured_pairs(engine, naive=True)[0]
+    for name in fast:
+        np.testing.assert_allclose(fast[name], slow[name], rtol=1e-6)
+    loss, pairs = np.array(fast["loss"]), np.array(fast["pairs"])
+    assert (abs(np.diff(loss[:, 0, :3], axis=1)) > 1e-9).all(), "three tokens open up to three experts"
+    assert (np.diff(pairs[:, 0], axis=1) >= 0).all()
+    assert (pairs[:, 0, 1] > pairs[:, 0, 0]).all(), "refill keeps more than the base"
+
+
 def test_one_sequence_alone_has_nothing_to_refill_from() -> None:
     engine = tiny("qwen2_moe")
     value, _ = measured(engine, decode_batch=1)
@@ -114,11 +153,12 @@ def test_long_windows_are_cut_so_that_a_batch_of_them_fits(monkeypatch: pytest.M
 
 
 def test_another_batch_is_measured_anew_and_nothing_else() -> None:
-    engine, names = tiny("olmoe", torch.float32), ["decode", "distances"]
+    engine, names = tiny("olmoe", torch.float32), ["decode_pairs", "distances"]
     known = profile(engine, TEXT, 2, quantities=names, progress=False, decode_batch=2)
     assert profile(engine, TEXT, 2, quantities=names, known=known, progress=False, decode_batch=2) == known
     again = profile(engine, TEXT, 2, quantities=names, known=known, progress=False, decode_batch=4)
-    assert (known.quantities["decode"]["batch"], again.quantities["decode"]["batch"]) == (2, 4)
+    for name in ("decode", "decode_pairs"):
+        assert (known.quantities[name]["batch"], again.quantities[name]["batch"]) == (2, 4)
     assert again.quantities["distances"] is known.quantities["distances"]
 
 

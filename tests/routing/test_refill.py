@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from allocmoe.engines.planned import PlannedLayer
+from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.routing.cap import expected_distinct
 from allocmoe.routing.scores import Scoring
@@ -125,6 +128,48 @@ def test_one_token_under_cap_keeps_its_best_c() -> None:
         made = plan("cap", parameters={"experts": (count,), "pairs": TOP})
         found = PlannedLayer.of(made, 0, -1)(weights, ids, None, logits)
         assert_same(kept(*found, -1), kept_by_hand(weights, ids, plan("top_k", layers=(float(min(count, TOP)),))))
+
+
+@settings(deadline=None, max_examples=100)
+@given(routed(), st.sampled_from(REFILLS), st.data())
+def test_each_layer_may_have_its_own_pairs(
+    given: tuple[Tensor, Tensor, Tensor], rule: str, data: st.DataObject
+) -> None:
+    logits, weights, ids = given
+    real = data.draw(masks(len(ids)))
+    pairs = tuple(data.draw(st.lists(st.integers(1, TOP + 1), min_size=3, max_size=3)))
+    made = plan(rule, layers=(1.0, 2.0, 3.0), budget=6, parameters={"pairs": pairs})
+    for layer in range(3):
+        answer = kept(*PlannedLayer.of(made, layer, -1)(weights, ids, real, logits), -1)
+        assert_same(answer, kept_by_hand(weights, ids, made, real, layer=layer, logits=logits))
+        alike = replace(made, parameters={**made.parameters, "pairs": pairs[layer]})
+        assert answer == kept(*PlannedLayer.of(alike, layer, -1)(weights, ids, real, logits), -1)
+
+
+@pytest.mark.parametrize("rule", LOGIT_RULES)
+def test_pairs_are_one_number_or_one_a_layer(rule: str, tmp_path: Path) -> None:
+    own = {"experts": (6, 6)} if rule == "cap" else {}
+    made = plan(rule, layers=(1.0, 2.0), parameters={"pairs": (2, 4), **own})
+    assert [made.numbers(layer)["pairs"] for layer in (0, 1)] == [2, 4]
+    made.save(tmp_path / "plan.json")
+    again = Plan.load(tmp_path / "plan.json")
+    assert (again, again.digest) == (made, made.digest)
+    digests = {replace(made, parameters={**made.parameters, "pairs": p}).digest for p in ((2, 4), (4, 2), 2, 4)}
+    assert len(digests) == 4
+    for wrong, says in (
+        ((2,), "one pairs per layer: 2, got 1"), ((2, 3, 4) * 10_000, "got 30000"), ((), "got 0"),
+        ((2, 0), "below 1"), ((2, 1.5), "whole number"), ((2, (3,)), "not a finite number"),
+        ("24", "not a finite number"), ({"a": 2}, "not a finite number"), (0, "below 1"), ((2, True), "finite number"),
+    ):  # fmt: skip
+        with pytest.raises(AllocMoEError, match=says) as caught:
+            replace(made, parameters={**made.parameters, "pairs": wrong})
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_plan_with_one_number_of_pairs_has_the_digest_that_it_had() -> None:
+    assert plan("refill").digest == "f3a48d97702669a6"
+    assert plan("alloc_t_refill").digest == "1c1e35af9cb23233"
 
 
 def test_fewer_open_experts_than_k() -> None:

@@ -121,9 +121,7 @@ def _suffixes(engine: HFEngine, ids: Tensor, options: Sequence[Option]) -> Itera
                     states.append(walk.behind(layer, refilled_layer(engine, layer, option, len(ids))))
                     found.append(_counts(spent, layer))
             losses = walk.losses(layer, states)
-            yield from (
-                (layer, o, (float(loss), *n)) for o, loss, n in zip(some, losses, found, strict=True)
-            )
+            yield from ((layer, o, (float(loss), *n)) for o, loss, n in zip(some, losses, found, strict=True))
 
 
 def _passes(engine: HFEngine, ids: Tensor, options: Sequence[Option]) -> Iterator[tuple[int, Option, Point]]:

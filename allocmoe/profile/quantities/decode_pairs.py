@@ -16,8 +16,8 @@ from allocmoe.profile.quantities.quantity import Quantity, Setting
 
 
 def _measure(setting: Setting) -> tuple[Any, dict[str, Any]]:
-    """Tables [L][K][K] by [k0 - 1][K' - 1]. A token's own base pairs always stay, so a K' below k0 counts as k0; the last
-    column, K' = K, is that of `decode`."""
+    """Tables [L][K][K] by [k0 - 1][K' - 1]. A token's own base pairs always stay, so a K' below k0 counts as k0; where
+    K' = K, they are those of `decode`."""
     spec, known = setting.engine.spec, setting.known["decode"]
     options = [(k, pairs) for k in range(1, spec.top_k) for pairs in range(k, spec.top_k)]
     sums, text = summed(setting, options, "decode_pairs")

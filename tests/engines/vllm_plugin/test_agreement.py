@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ CHUNK = 16
 GENERATED = 5
 
 
+def own_pairs(plan: Plan) -> Plan:
+    """The same with 1..K pairs in one layer after another."""
+    pairs = tuple(1 + layer % plan.top_k for layer in range(len(plan.layers)))
+    return replace(plan, parameters={**plan.parameters, "pairs": pairs})
+
+
 class Pair:
     """The two engines on one checkpoint, and every method's plan at every budget of the paper."""
 
@@ -38,6 +45,7 @@ class Pair:
         assert len(self.plans) == 1 + 4 * (len(METHODS) - len(beyond) - 1)
         self.plans += sweep(self.hf, known, beyond, spec.budgets()[-1:])[1:]  # one a rule is enough
         assert {plan.token_rule for plan in self.plans} >= set(oracle.MARGINS)
+        self.plans += [own_pairs(plan) for plan in self.plans[-len(beyond) :] if "pairs" in plan.parameters]
 
     @property
     def whole(self) -> Any:

@@ -15,6 +15,7 @@ from tests.engines.vllm_plugin.test_agreement import (
     TOLERANCE,
     drawn,
     named,
+    own_pairs,
     prompt_logprobs,
     worst,
 )
@@ -34,7 +35,7 @@ def test_compiled(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     half = hf.spec.original_budget // 2
     oea = allocate("oea", hf.spec, hf.fingerprint, half)
     over = replace(oea, token_rule="alloc_t_refill", parameters={**oea.parameters, "k_base": 1})
-    plans = [oea, over, allocate("xshare", hf.spec, hf.fingerprint, half, batch=16)]
+    plans = [oea, own_pairs(oea), over, allocate("xshare", hf.spec, hf.fingerprint, half, batch=16)]
     engine = VLLMEngine.load(folder, skip_tokenizer_init=True, max_model_len=128, enforce_eager=False)
     try:
         assert not engine.config.model_config.enforce_eager

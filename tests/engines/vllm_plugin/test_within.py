@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from captured import CPU, DROPPED, budgeted, fixed, on, other
+from test_install import worker_of
 from torch import Tensor
 
 from allocmoe.engines.planned import PlannedLayer
@@ -191,3 +192,22 @@ def test_the_kernel_is_given_the_kept_pairs(tokens: int, prefix: bool) -> None:
         torch.testing.assert_close(output, expected)
     assert seen == [int((ids >= 0).sum()), tokens * TOP]
     assert seen[0] < seen[1]
+
+
+@pytest.mark.parametrize("rule", LOGIT_RULES)
+def test_a_captured_worker_follows_plans_of_one_number_of_pairs_and_of_one_a_layer(rule: str) -> None:
+    from allocmoe.engines.vllm.install import everything
+
+    worker = worker_of(2, live=True, captured=True)
+    own = {"experts": (5, 7)} if rule == "cap" else {}
+    first = plan(rule, layers=(1.0, 2.0), parameters=own)
+    second = replace(first, parameters={**first.parameters, "pairs": (4, 2)})
+    assert everything(first).parameters == everything(second).parameters, "all K, however it is written"
+    for following, pairs in ((first, [3, 3]), (second, [4, 2]), (None, [TOP] * 2), (second, [4, 2]), (first, [3, 3])):
+        worker.apply(following)
+        assert [int(router.rule.numbers["pairs"]) for router in worker.routers.values()] == pairs
+        logits, weights, ids = some(6)
+        for layer, router in worker.routers.items():
+            answer = kept(*router.rule(weights, ids, None, logits), DROPPED)
+            made = following or plan("top_k", layers=(float(TOP),) * 2, budget=2 * TOP)
+            assert_same(answer, kept_by_hand(weights, ids, made, layer=layer, logits=logits))
