@@ -80,7 +80,7 @@ def profile(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Measure what this method needs; repeat.")] = None,
     naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
-    decode_batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together, for `decode`.")] = 8,
+    decode_batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together, for `decode` and `decode_pairs`.")] = 8,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -150,7 +150,6 @@ def allocate(
     """Spend a budget: write the plan of a method for a model.
 
     Example: [bold]allocmoe allocate mini-olmoe --method uniform --budget 64 --out plan.json[/bold]
-    or [bold]... --method alloc-d --profile profile.json --cost records.jsonl --unit ms --budget 20[/bold]
     """
     from allocmoe.methods import allocate as make
     from allocmoe.methods import method as row
