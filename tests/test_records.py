@@ -345,6 +345,12 @@ def test_what_a_step_takes_is_the_latest_fit(tmp_path: Path) -> None:
     append(path, fit(distinct_ms=0.6, pair_ms=0.2, **steps), fit(distinct_ms=0.5, pair_ms=0.125, **steps), record())
     assert cost(load(path), 8) == (4.0, 0.5, 0.125)
     assert cost(load(path), 1) == (3.0, 0.5, 0.125)
+    assert cost(load(path), 8, "refill") == (4.0, 0.5, 0.125), "a fit that knows of no rule's own work"
+    append(path, fit(distinct_ms=0.5, pair_ms=0.125, **steps, **{"rule_ms/refill": 0.75, "rule_ms/alloc_t": 2.0}))
+    assert cost(load(path), 8, "refill") == (4.75, 0.5, 0.125)
+    assert cost(load(path), 8) == (4.0, 0.5, 0.125)
+    with pytest.raises(AllocMoEError, match="lacks rule_ms/cap"):
+        cost(load(path), 8, "cap")
 
 
 @pytest.mark.parametrize(

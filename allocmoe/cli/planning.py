@@ -166,7 +166,7 @@ def allocate(
     given = {"normalize": normalize, "k_base": k_base, "seed": seed}
     named: dict[str, Any] = {"unit": unit} if unit is not None else {}
     if cost is not None:
-        named |= _costs(cost, known, mark)
+        named |= _costs(cost, known, mark, row(method).token_rule)
     named |= _named(option or [])
     if foreign := sorted(set(named) - set(row(method).defaults)):
         raise AllocMoEError(
@@ -187,8 +187,8 @@ def allocate(
     return None
 
 
-def _costs(path: Path, known: Sensitivity | None, mark: str) -> dict[str, float]:
-    """A fit as options of Alloc-D, for the batch that was profiled."""
+def _costs(path: Path, known: Sensitivity | None, mark: str, rule: str) -> dict[str, float]:
+    """A fit as options of Alloc-D, for the batch that was profiled and a token rule."""
     from allocmoe import records
     from allocmoe.records import views
 
@@ -198,7 +198,7 @@ def _costs(path: Path, known: Sensitivity | None, mark: str) -> dict[str, float]
     fit = views.fitted(found)
     if fit.fingerprint != mark:
         notes.print(f"note: the costs were timed on another model, {fit.model[:60]}", style="yellow", markup=False)
-    step, distinct, pairs = views.cost(found, int(known.quantity("decode")["batch"]))
+    step, distinct, pairs = views.cost(found, int(known.quantity("decode")["batch"]), rule)
     return {"cost_step": step, "cost_distinct": distinct, "cost_pairs": pairs}
 
 

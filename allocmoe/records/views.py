@@ -44,21 +44,24 @@ def fitted(records: Sequence[Record]) -> Record:
     return found[-1]
 
 
-def cost(records: Sequence[Record], batch: int) -> tuple[float, float, float]:
-    """What a decode step of `batch` tokens takes, by the latest fit: `step + sum_l b D_l + c P_l`.
+def cost(records: Sequence[Record], batch: int, rule: str = "top_k") -> tuple[float, float, float]:
+    """What a decode step of `batch` tokens takes under a token rule, by the latest fit: `step + sum_l b D_l + c P_l`.
 
     Returns:
-        step, b and c in ms: per step, per distinct expert of a layer, per pair of a layer.
+        step, b and c in ms: per step, the rule's own work in it; per distinct expert of a layer; per pair of a layer.
 
-    Raises AllocMoEError where the records have no fit, or its step has no such batch.
+    Raises AllocMoEError where the records have no fit, or it has no such batch, or has other rules' work and not
+    this one's.
     """
     metrics = fitted(records).metrics
-    names = f"step_ms/{batch}", "distinct_ms", "pair_ms"
+    # top-k's own work is part of the step
+    own = [f"rule_ms/{rule}"] if rule != "top_k" and any(name.startswith("rule_ms/") for name in metrics) else []
+    names = f"step_ms/{batch}", "distinct_ms", "pair_ms", *own
     if missing := [name for name in names if name not in metrics]:
         known = ", ".join(name.removeprefix("step_ms/") for name in metrics if name.startswith("step_ms/")) or "none"
         raise AllocMoEError(
             f"the latest fit lacks {' and '.join(missing)} (batches that it has: {known}): measure a step of {batch} "
             "tokens with `allocmoe fit`"
         )
-    step, distinct, pair = (metrics[name] for name in names)
-    return step, distinct, pair
+    step, distinct, pair, *more = (metrics[name] for name in names)
+    return step + sum(more), distinct, pair
