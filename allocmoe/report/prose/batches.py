@@ -1,0 +1,74 @@
+"""Tables of what other batch sizes do to a plan, as if so many sequences were decoded together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean
+
+from allocmoe.allocation.published import predicted_speedup
+from allocmoe.errors import AllocMoEError, shown
+from allocmoe.records import Record
+from allocmoe.report.prose.forms import percent, table
+from allocmoe.report.prose.sources import Sources
+from allocmoe.report.style import ORIGINAL, TIMES, name, rank
+
+Row = tuple[str, str]
+"""A method, and what its plans were made for, in words; empty where that is no batch size."""
+
+
+def batch(sources: Sources, file: str, model: str, made: str) -> str:
+    """Perplexity over the unchanged model's in %, and distinct experts per layer and step, by batch size.
+
+    A method whose plans are made for a batch size has two rows: its plan for `made`, used at every size, and those for
+    each.
+    """
+
+    def cell(record: Record, whole: Record) -> str:
+        if record is whole:
+            return f"{_touched(whole):.1f} experts"
+        rise = record.metrics["perplexity"] / whole.metrics["perplexity"] - 1
+        return f"{percent(rise, sign=True)} % at {_touched(record):.1f}"
+
+    return _by_batch(sources, file, model, made, cell)
+
+
+def predicted(sources: Sources, file: str, model: str, made: str) -> str:
+    """The speedup of the MoE layers that a published cost predicts from the counts, by batch size; rows as `batch`."""
+
+    def cell(record: Record, whole: Record) -> str:
+        counts = [r.spent["distinct_per_layer"] for r in (whole, record)]
+        return f"{predicted_speedup(*counts):.2f}{TIMES}"
+
+    return _by_batch(sources, file, model, made, cell)
+
+
+def _by_batch(sources: Sources, file: str, model: str, made: str, cell: Callable[[Record, Record], str]) -> str:
+    mine = [r for r in sources.records(file) if r.about == "quality" and r.model == model]
+    if not mine:
+        raise AllocMoEError(f"{file} has no quality of {shown(model)}")
+    found = {(row, r.setup["text_batch"]): r for r in mine for row in _rows(r, made)}
+    sizes = sorted({size for _, size in found})
+    wholes = {size: found[(ORIGINAL, ""), size] for size in sizes}
+    rows = []
+    for row in sorted({row for row, _ in found}, key=lambda row: (rank(row[0]), row[1])):
+        method, words = row
+        label = "unchanged" if method == ORIGINAL else name(method) + words
+        cells = [cell(found[row, size], wholes[size]) if (row, size) in found else "-" for size in sizes]
+        rows.append([label, *cells])
+    return table([f"{model}, sequences", *map(str, sizes)], rows)
+
+
+def _rows(record: Record, made: str) -> list[Row]:
+    """The rows that a record stands in: those of one plan at all sizes, and of a plan for each, may share one."""
+    method, size = record.method or "", record.details["origin"].get("batch")
+    if size is None:
+        return [(method, "")]
+    alike = {f", made for {made}": str(size) == made, ", made for each": size == record.setup["text_batch"]}
+    return [(method, words) for words, true in alike.items() if true]
+
+
+def _touched(record: Record) -> float:
+    return fmean(record.spent["distinct_per_layer"])
+
+
+BATCHES: dict[str, Callable[..., str]] = {"batch": batch, "batch-predicted": predicted}
