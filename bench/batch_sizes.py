@@ -36,6 +36,7 @@ def main(
     size: Annotated[list[int], typer.Option(help="Sequences that decode together; repeat.")] = list(SIZES),  # noqa: B006
     held_out: Annotated[int, typer.Option(help="Windows that plans are measured on.")] = 64,
     calibration: Annotated[int, typer.Option(help="Windows that profiles read.")] = 64,
+    own: Annotated[bool, typer.Option(help="Alloc-D's plans for each size too, which take a profile each.")] = True,
     seed: int = 0,
 ) -> None:
     """Append a record per method and batch size."""
@@ -54,7 +55,7 @@ def main(
     plans = sweep(engine, known, (*METHODS, "alloc-d"), [budget], seed=seed)
     for batch in size:
         measure(engine, plans, test, to, batch, seed)
-    for batch in size:
+    for batch in size if own else []:
         mine = profiled(needs(["alloc-d"]), batch)
         own = allocate("alloc-d", engine.spec, engine.fingerprint, budget, mine, seed=seed)
         measure(engine, [own], test, to, batch, seed)

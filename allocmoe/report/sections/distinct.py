@@ -15,7 +15,7 @@ from allocmoe.report.results import Results
 from allocmoe.report.rows import QualityRow, methods
 from allocmoe.report.section import Block, Section
 from allocmoe.report.style import BASELINE, ORIGINAL, TIMES, rank
-from allocmoe.report.words import DASH, times
+from allocmoe.report.words import DASH
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,7 +31,7 @@ CAPTION = """\
 {% for loss, verdict in row.cells %}<td class="{{ verdict }}">{{ loss }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p>Perplexity over the original's at the distinct experts that uniform touches, read off each method's own line:
+<p>Perplexity above the original's at the distinct experts that uniform touches, read off each method's own line:
 straight in the logarithm of perplexity between the two plans measured beside it, window by window. A dash: not measured
 there.
 {% if f.against %}
@@ -59,8 +59,13 @@ microseconds. It is a prediction, not a measurement, and this model's experts ha
 Whole windows routed as if {{ f.batch }} sequences were decoded side by side: each layer decides among {{ f.batch }}
 tokens. Distinct experts are means per pass and layer, over {{ f.windows }} windows; bars are 95 % intervals of the
 perplexity over the original's, which touches {{ f.original }}. Further left is less to read; lower is better.
+{% if f.beyond %}
+Lines that leave at the top go on above it: double-click to see all of them.
+{% endif %}
 {% endif %}
 """
+HIGHEST = 1.5
+"""Where the axis of perplexity ends: who loses more than half is not choosing between methods any more."""
 TURNED = {"better": "worse", "worse": "better"}
 """Of a verdict of the leader on another method: how that other one fares, which is what its cell is about."""
 
@@ -81,6 +86,7 @@ def blocks(found: Results) -> Iterator[Block]:
             facts = {
                 "batch": q.group.setup["text_batch"],
                 "windows": q.windows,
+                "beyond": any(row.ratio.estimate > HIGHEST for _, row in rows),
                 "original": f"{whole[0]:.1f}" if whole else "more",
             }
             yield Block(q.group.label, distinct(rows), {"what": "figure", **facts})
@@ -98,9 +104,9 @@ def equal(among: Sequence[Setting]) -> dict[str, Any]:
             "budget": setting.budget,
             "distinct": f"{setting.distinct:.1f}",
             "predicted": f"{setting.gained(setting.distinct):.2f}{TIMES}",
-            "loss": f"{setting.ratio(BASELINE).estimate - 1:+.1%}",
+            "loss": _loss(setting, BASELINE),
             "needed": [_needed(setting, m) for m in shown],
-            "cells": [(times(setting.ratio(m), 3), TURNED.get(found.get(m, ""), "")) for m in shown],
+            "cells": [(_loss(setting, m), TURNED.get(found.get(m, ""), "")) for m in shown],
         }
         for setting, found in zip(among, verdicts, strict=True)
     ]
@@ -115,6 +121,11 @@ def equal(among: Sequence[Setting]) -> dict[str, Any]:
     }
 
 
+def _loss(setting: Setting, method: str) -> str:
+    found = setting.ratio(method).estimate
+    return f"{found - 1:+.1%}" if math.isfinite(found) else DASH
+
+
 def _needed(setting: Setting, method: str) -> str:
     found = setting.needed.get(method)
     return f"{found:.1f}, {setting.gained(found):.2f}{TIMES}" if found else DASH
@@ -125,7 +136,10 @@ def distinct(points: Sequence[Point]) -> Figure:
     series = {
         m: sorted((d, row.ratio) for d, row in points if row.method == m) for m in methods([r for _, r in points])
     }  # fmt: skip
-    axis = {"title": {"text": "perplexity over the original's"}, "tickformat": ".3~g"}
+    low, high = (pick(row.ratio.estimate for _, row in points) for pick in (min, max))
+    axis: dict[str, Any] = {"title": {"text": "perplexity over the original's"}, "tickformat": ".3~g"}
+    if high > HIGHEST:
+        axis["range"] = [min(low, 1) - 0.05 * (HIGHEST - low), HIGHEST]
     x = {"title": {"text": "distinct experts per layer and step"}}
     return figures.panels([Panel("", series, [1.0], axis)], x, 520)
 
