@@ -2,9 +2,9 @@
 
     python bench/batch_sizes.py --model mini-olmoe --records reports/records/batch.jsonl
 
-Methods at half of the activations, at each batch size. Alloc-D stands twice: its plan for batches of 8, used at every
-size, and one whose profile was measured in batches of that size. Records that are there already are kept, so an
-interrupted measurement goes on where it was.
+Methods at a share of the activations, half unless said otherwise, at each batch size. Alloc-D stands twice: its plan
+for batches of 8, used at every size, and one whose profile was measured in batches of that size. Records that are there
+already are kept, so an interrupted measurement goes on where it was.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main(
     size: Annotated[list[int], typer.Option(help="Sequences that decode together; repeat.")] = list(SIZES),  # noqa: B006
     held_out: Annotated[int, typer.Option(help="Windows that plans are measured on.")] = 64,
     calibration: Annotated[int, typer.Option(help="Windows that profiles read.")] = 64,
+    share: Annotated[float, typer.Option(help="Of the model's own activations.")] = 0.5,
     own: Annotated[bool, typer.Option(help="Alloc-D's plans for each size too, which take a profile each.")] = True,
     seed: int = 0,
 ) -> None:
@@ -45,7 +46,7 @@ def main(
     text = windows(engine.tokenizer, "mini-train", calibration, WINDOW)
     test = windows(engine.tokenizer, "mini-test", held_out, WINDOW)
     beside = to.with_name(f"{to.stem}.profiles")
-    budget = engine.spec.original_budget // 2
+    budget = round(share * engine.spec.original_budget)
 
     def profiled(quantities: list[str], batch: int) -> Sensitivity:
         path = beside / f"{engine.fingerprint}-{batch}.json"
@@ -57,8 +58,8 @@ def main(
         measure(engine, plans, test, to, batch, seed)
     for batch in size if own else []:
         mine = profiled(needs(["alloc-d"]), batch)
-        own = allocate("alloc-d", engine.spec, engine.fingerprint, budget, mine, seed=seed)
-        measure(engine, [own], test, to, batch, seed)
+        plan = allocate("alloc-d", engine.spec, engine.fingerprint, budget, mine, seed=seed)
+        measure(engine, [plan], test, to, batch, seed)
     print(json.dumps({"model": model, "budget": budget, "sizes": size, "records": str(to)}))
 
 

@@ -76,15 +76,15 @@ def test_the_tables_of_batch_sizes(sources: Sources) -> None:
         rise = math.exp(fmean(mine.samples["nll"]) - fmean(whole.samples["nll"])) - 1
         return f"{100 * rise:+.1f} % at {fmean(mine.spent['distinct_per_layer']):.1f}"
 
-    head, *found = rows("batch", "sizes mini-olmoe 8", sources)
-    assert head == ["mini-olmoe, sequences", "8", "32"]
+    head, *found = rows("batch", "sizes mini-olmoe 1/2 8", sources)
+    assert head == ["mini-olmoe at 1/2, sequences", "8", "32"]
     assert found == [
         ["unchanged", "40.0 experts", "60.0 experts"],
         ["uniform", cell("uniform", 8, "uniform-64"), cell("uniform", 32, "uniform-64")],
         ["Alloc-D + refill, made for 8", cell("alloc-d", 8, "for 8"), cell("alloc-d", 32, "for 8")],
         ["Alloc-D + refill, made for each", cell("alloc-d", 8, "for 8"), cell("alloc-d", 32, "for 32")],
     ]
-    head, whole, uniform, *_ = rows("batch-predicted", "sizes mini-olmoe 8", sources)
+    head, whole, uniform, *_ = rows("batch-predicted", "sizes mini-olmoe 1/2 8", sources)
     assert whole == ["unchanged", f"1.00{TIMES}", f"1.00{TIMES}"]
     assert uniform[1:] == [f"{(33.9 + 2.908 * d) / (33.9 + 2.908 * d / 2):.2f}{TIMES}" for d in (40, 60)]
 
@@ -92,7 +92,7 @@ def test_the_tables_of_batch_sizes(sources: Sources) -> None:
 @pytest.mark.parametrize(("name", "call", "said"), [
     ("equal", "made mini-olmoe uniform", "no quality of 'mini-olmoe' as if decoding"),
     ("ahead", "lines alloc-moe-refill uniform all", "expected paper or other, not 'all'"),
-    ("batch", "sizes mini-qwen 8", "nothing of 'mini-qwen'|no quality of 'mini-qwen'"),
+    ("batch", "sizes mini-qwen 1/2 8", "nothing of 'mini-qwen'|no quality of 'mini-qwen'"),
 ])  # fmt: skip
 def test_what_the_records_do_not_hold_is_refused(name: str, call: str, said: str, sources: Sources) -> None:
     with pytest.raises(AllocMoEError, match=said):

@@ -9,15 +9,16 @@ from allocmoe.allocation.published import predicted_speedup
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.records import Record
 from allocmoe.report.prose.forms import percent, table
-from allocmoe.report.prose.sources import Sources
+from allocmoe.report.prose.sources import Sources, at
 from allocmoe.report.style import ORIGINAL, TIMES, name, rank
 
 Row = tuple[str, str]
 """A method, and what its plans were made for, in words; empty where that is no batch size."""
 
 
-def batch(sources: Sources, file: str, model: str, made: str) -> str:
-    """Perplexity over the unchanged model's in %, and distinct experts per layer and step, by batch size.
+def batch(sources: Sources, file: str, model: str, share: str, made: str) -> str:
+    """Perplexity over the unchanged model's in %, and distinct experts per layer and step, by batch size, at a share of
+    the activations.
 
     A method whose plans are made for a batch size has two rows: its plan for `made`, used at every size, and those for
     each.
@@ -29,25 +30,28 @@ def batch(sources: Sources, file: str, model: str, made: str) -> str:
         rise = record.metrics["perplexity"] / whole.metrics["perplexity"] - 1
         return f"{percent(rise, sign=True)} % at {_touched(record):.1f}"
 
-    return _by_batch(sources, file, model, made, cell)
+    return _by_batch(sources, file, model, share, made, cell)
 
 
-def predicted(sources: Sources, file: str, model: str, made: str) -> str:
+def predicted(sources: Sources, file: str, model: str, share: str, made: str) -> str:
     """The speedup of the MoE layers that a published cost predicts from the counts, by batch size; rows as `batch`."""
 
     def cell(record: Record, whole: Record) -> str:
         counts = [r.spent["distinct_per_layer"] for r in (whole, record)]
         return f"{predicted_speedup(*counts):.2f}{TIMES}"
 
-    return _by_batch(sources, file, model, made, cell)
+    return _by_batch(sources, file, model, share, made, cell)
 
 
-def _by_batch(sources: Sources, file: str, model: str, made: str, cell: Callable[[Record, Record], str]) -> str:
-    mine = [r for r in sources.records(file) if r.about == "quality" and r.model == model]
+def _by_batch(
+    sources: Sources, file: str, model: str, share: str, made: str, cell: Callable[[Record, Record], str]
+) -> str:
+    among = [r for r in sources.records(file) if r.about == "quality" and r.model == model]
+    mine = [r for r in among if r.method == ORIGINAL or at(r, share)]
     if not mine:
         raise AllocMoEError(f"{file} has no quality of {shown(model)}")
     found = {(row, r.setup["text_batch"]): r for r in mine for row in _rows(r, made)}
-    sizes = sorted({size for _, size in found})
+    sizes = sorted({size for (method, _), size in found if method != ORIGINAL})
     wholes = {size: found[(ORIGINAL, ""), size] for size in sizes}
     rows = []
     for row in sorted({row for row, _ in found}, key=lambda row: (rank(row[0]), row[1])):
@@ -55,7 +59,7 @@ def _by_batch(sources: Sources, file: str, model: str, made: str, cell: Callable
         label = "unchanged" if method == ORIGINAL else name(method) + words
         cells = [cell(found[row, size], wholes[size]) if (row, size) in found else "-" for size in sizes]
         rows.append([label, *cells])
-    return table([f"{model}, sequences", *map(str, sizes)], rows)
+    return table([f"{model} at {share}, sequences", *map(str, sizes)], rows)
 
 
 def _rows(record: Record, made: str) -> list[Row]:
