@@ -84,9 +84,23 @@ def test_the_tables_of_batch_sizes(sources: Sources) -> None:
         ["Alloc-D + refill, made for 8", cell("alloc-d", 8, "for 8"), cell("alloc-d", 32, "for 8")],
         ["Alloc-D + refill, made for each", cell("alloc-d", 8, "for 8"), cell("alloc-d", 32, "for 32")],
     ]
+    kept = [cells for cells in rows("batch", "sizes mini-olmoe 1/2 32", sources) if "made for" in cells[0]]
+    assert [cells[0].split(", ")[1] for cells in kept] == ["made for 32", "made for each"]
+    assert kept[0][1] == "-", "the plan for 32 was not measured at 8"
     head, whole, uniform, *_ = rows("batch-predicted", "sizes mini-olmoe 1/2 8", sources)
     assert whole == ["unchanged", f"1.00{TIMES}", f"1.00{TIMES}"]
     assert uniform[1:] == [f"{(33.9 + 2.908 * d) / (33.9 + 2.908 * d / 2):.2f}{TIMES}" for d in (40, 60)]
+
+
+def test_the_table_of_plans_for_another_size(sources: Sources) -> None:
+    head, (model, cell) = rows("batch-held", "sizes alloc-d 1/2 8", sources)
+    assert head == ["Alloc-D + refill at 1/2, sequences", "32"]
+    at_32 = {r.plan: r for r in FILES["sizes"] if r.method == "alloc-d" and r.setup["text_batch"] == 32}
+    eight, own = (at_32[f"for {size}"] for size in (8, 32))
+    change = 100 * (math.exp(fmean(eight.samples["nll"]) - fmean(own.samples["nll"])) - 1)
+    assert model == "mini-olmoe"
+    assert cell.startswith(f"{change:+.1f} % (")
+    assert cell.endswith("; 29.0 and 26.0")
 
 
 @pytest.mark.parametrize(("name", "call", "said"), [

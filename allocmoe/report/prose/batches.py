@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
 
 from allocmoe.allocation.published import predicted_speedup
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.records import Record
-from allocmoe.report.prose.forms import percent, table
+from allocmoe.report.prose.forms import percent, percents, table
 from allocmoe.report.prose.sources import Sources, at
+from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import ORIGINAL, TIMES, name, rank
+from allocmoe.stats import Interval
 
+EACH = ", made for each"
 Row = tuple[str, str]
 """A method, and what its plans were made for, in words; empty where that is no batch size."""
 
@@ -21,7 +25,7 @@ def batch(sources: Sources, file: str, model: str, share: str, made: str) -> str
     the activations.
 
     A method whose plans are made for a batch size has two rows: its plan for `made`, used at every size, and those for
-    each.
+    each, where those were measured.
     """
 
     def cell(record: Record, whole: Record) -> str:
@@ -43,6 +47,25 @@ def predicted(sources: Sources, file: str, model: str, share: str, made: str) ->
     return _by_batch(sources, file, model, share, made, cell)
 
 
+def held(sources: Sources, file: str, method: str, share: str, made: str) -> str:
+    """Perplexity under a method's plan for one batch size over that under its plan for each other size, with the paired
+    interval, and the distinct experts of both; a row per model."""
+    rows, sizes = [], []
+    for model in dict.fromkeys(r.model for r in sources.records(file)):
+        among = [r for r in sources.records(file) if (r.model, r.method) == (model, method) and at(r, share)]
+        found = {(r.details["origin"]["batch"], r.setup["text_batch"]): r for r in among}
+        sizes = sorted(size for made_for, size in found if made_for == size and str(size) != made)
+        pairs = [(found[int(made), size], found[size, size]) for size in sizes]
+        cells = [f"{_change(a, b)}; {_touched(a):.1f} and {_touched(b):.1f}" for a, b in pairs]
+        rows.append([model, *cells])
+    return table([f"{name(method)} at {share}, sequences", *map(str, sizes)], rows)
+
+
+def _change(a: Record, b: Record) -> str:
+    found = perplexity_ratio(a, b)[0]
+    return percents(Interval(*(v - 1 for v in found)), True, sign=True)
+
+
 def _by_batch(
     sources: Sources, file: str, model: str, share: str, made: str, cell: Callable[[Record, Record], str]
 ) -> str:
@@ -53,8 +76,9 @@ def _by_batch(
     found = {(row, r.setup["text_batch"]): r for r in mine for row in _rows(r, made)}
     sizes = sorted({size for (method, _), size in found if method != ORIGINAL})
     wholes = {size: found[(ORIGINAL, ""), size] for size in sizes}
+    told = Counter(row for row, _ in found)
     rows = []
-    for row in sorted({row for row, _ in found}, key=lambda row: (rank(row[0]), row[1])):
+    for row in sorted((r for r in told if r[1] != EACH or told[r] > 1), key=lambda row: (rank(row[0]), row[1])):
         method, words = row
         label = "unchanged" if method == ORIGINAL else name(method) + words
         cells = [cell(found[row, size], wholes[size]) if (row, size) in found else "-" for size in sizes]
@@ -67,7 +91,7 @@ def _rows(record: Record, made: str) -> list[Row]:
     method, size = record.method or "", record.details["origin"].get("batch")
     if size is None:
         return [(method, "")]
-    alike = {f", made for {made}": str(size) == made, ", made for each": size == record.setup["text_batch"]}
+    alike = {f", made for {made}": str(size) == made, EACH: size == record.setup["text_batch"]}
     return [(method, words) for words, true in alike.items() if true]
 
 
@@ -75,4 +99,4 @@ def _touched(record: Record) -> float:
     return fmean(record.spent["distinct_per_layer"])
 
 
-BATCHES: dict[str, Callable[..., str]] = {"batch": batch, "batch-predicted": predicted}
+BATCHES: dict[str, Callable[..., str]] = {"batch": batch, "batch-held": held, "batch-predicted": predicted}
