@@ -146,6 +146,9 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="Profile for the plans: of the embedded model for a -wide shape, else its own.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Prompts of this text, for a -wide shape; default: random tokens, as the paper.")
+    ] = None,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -162,13 +165,14 @@ def bench(
     from allocmoe import records
     from allocmoe.engines import engine_class
     from allocmoe.measure import protocol, shapes
-    from allocmoe.measure.planning import plans_for
+    from allocmoe.measure.planning import plans_for, prompts_of
     from allocmoe.stats import log_ratio
 
     check_engine(engine)
     check_machine(dtype, device)
     check_writable(to)
     settings = protocol.Protocol(batch, prompt, decode, warmups, runs)
+    read = prompts_of(shape, text, settings) if text else None
     live: Any = shapes.build(shape, dtype, device, seed)
     names, budgets = method or for_windows(), budget or live.spec.budgets()
     plans = plans_for(shape, live, names, budgets, given=profile, beside=to, seed=seed, progress=not as_json)
@@ -177,7 +181,7 @@ def bench(
     if missing:
         notes.print(f"this shape has no such schedule, left out: {', '.join(missing)}")
     records.resume(to)
-    found = protocol.session(live, plans, settings, seed, progress=not as_json)
+    found = protocol.session(live, plans, settings, seed, not as_json, read)
     for record in found:
         records.append(to, record)
     base, rows = found[0].samples, []

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from allocmoe import mini
-from allocmoe.data.text import windows
+from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
-from allocmoe.measure.protocol import random_profile
+from allocmoe.errors import AllocMoEError
+from allocmoe.measure.protocol import Protocol, random_profile
 from allocmoe.measure.wide import WIDE, transplanted
 from allocmoe.methods import needs, sweep
 from allocmoe.plan import Plan
@@ -55,3 +56,14 @@ def plans_for(
         ids = windows(home.tokenizer, text, count, length)
         known = kept(home, ids, BATCH, path, quantities=wanted, seed=seed, progress=progress)
     return [transplanted(plan, engine, home.name) for plan in sweep(home, known, names, budgets, seed=seed)]
+
+
+def prompts_of(shape: str, text: str, protocol: Protocol) -> Windows:
+    """Windows of a text for a session on a wide shape, in the tokens of its embedded model, whose routing it has.
+
+    Raises AllocMoEError for another shape, which has no tokenizer, and for a text that is too short.
+    """
+    if shape not in WIDE:
+        raise AllocMoEError(f"{shape[:60]} has no tokenizer: a text can be read for {', '.join(WIDE)}")
+    tokenizer = HFEngine.load(mini.resolve(WIDE[shape])).tokenizer
+    return windows(tokenizer, text, protocol.batch, protocol.prompt + protocol.decode)

@@ -1,7 +1,7 @@
 """The paper's efficiency protocol (A.2), on either engine.
 
-Random-token prompts; prefill is one forward pass over them, decode one pass per further token
-with a KV cache. The transformers engine is fed random tokens while decoding, the same under every
+Random-token prompts, or windows of a text; prefill is one forward pass over them, decode one pass per further token
+with a KV cache. The transformers engine is fed what follows the prompt while decoding, the same under every
 plan; vLLM feeds itself the most likely one, as a server would. Every plan is run once per round,
 the order of plans flipped each round, so that round i of two plans was measured under the same
 conditions and can be compared in pairs.
@@ -47,15 +47,21 @@ class Protocol:
 
 
 def session(
-    engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int = 0, progress: bool = True
+    engine: Engine,
+    plans: Sequence[Plan],
+    protocol: Protocol,
+    seed: int = 0,
+    progress: bool = True,
+    text: Windows | None = None,
 ) -> list[Record]:
     """One interleaved session over all plans, as speed records in the order of `plans`.
 
-    Every plan sees the same prompts. Activations and distinct experts are counted in an untimed round.
+    Every plan sees the same prompts: the beginnings of windows of `text`, random tokens where there is none.
+    Activations and distinct experts are counted in an untimed round.
+
+    Raises AllocMoEError for a text of fewer or shorter windows than the protocol needs, or of another vocabulary.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (protocol.batch, protocol.prompt + protocol.decode)
-    tokens = torch.randint(engine.vocabulary, shape, generator=generator)
+    tokens = prompts(engine, protocol, seed, text)
     samples: list[list[tuple[float, float]]] = [[] for _ in plans]
     rounds = protocol.warmups + protocol.runs
     with tqdm(total=rounds * len(plans), desc=f"bench {engine.name}", unit="run", disable=not progress) as bar:
@@ -79,7 +85,7 @@ def session(
                 method=plan.method,
                 budget=plan.budget,
                 plan=plan.digest,
-                setup={**setup(engine, protocol, seed), "session": name},
+                setup={**setup(engine, protocol, seed, text), "session": name},
                 metrics={
                     "prefill_ms": statistics.median(first) * 1e3,
                     "decode_ms": statistics.median(rest) * 1e3,
@@ -93,9 +99,26 @@ def session(
     return found
 
 
-def setup(engine: Engine, protocol: Protocol, seed: int) -> dict[str, Any]:
+def prompts(engine: Engine, protocol: Protocol, seed: int, text: Windows | None = None) -> Tensor:
+    """Token ids [batch, prompt + decode] of a session; AllocMoEError where the text has no such."""
+    shape = (protocol.batch, protocol.prompt + protocol.decode)
+    if text is None:
+        return torch.randint(engine.vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+    found = text.ids[: shape[0], : shape[1]]
+    if tuple(found.shape) != shape:
+        raise AllocMoEError(
+            f"{len(text.ids)} windows of {text.ids.shape[1]} tokens are too few for {shape[0]} of {shape[1]}: give a "
+            "longer text, or decode fewer tokens"
+        )
+    if int(found.max()) >= engine.vocabulary:
+        raise AllocMoEError(f"the text {text.name} has tokens that {engine.name} lacks: it knows {engine.vocabulary}")
+    return found
+
+
+def setup(engine: Engine, protocol: Protocol, seed: int, text: Windows | None = None) -> dict[str, Any]:
     """What decides a session's figures besides the plans."""
-    return {**asdict(protocol), **engine.describe(), "seed": seed}
+    read = {"prompts": text.describe()} if text else {}  # setups from before there was a choice stay equal
+    return {**asdict(protocol), **engine.describe(), "seed": seed, **read}
 
 
 def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:

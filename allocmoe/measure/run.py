@@ -10,23 +10,19 @@ What the file holds already is kept, so an interrupted measurement goes on where
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
 import re
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from allocmoe import engines, mini, records
+from allocmoe import mini, records
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure import protocol as speed
+from allocmoe.measure.starts import apart, live
 from allocmoe.measure.suite import Suite
 from allocmoe.measure.wide import WIDE, transplanted
 from allocmoe.methods import needs, sweep
@@ -140,36 +136,15 @@ def _speed(
     if progress:
         tqdm.write(f"start {number + 1} of {suite.starts}: {engine}, {model}", file=sys.stderr)
     documents = [plan.to_dict() for plan in plans]
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_follow_parent) as pool:
-        try:
-            found = pool.submit(start, suite, engine, model, documents, progress).result()
-        except BrokenProcessPool:
-            raise AllocMoEError(f"the process of {engine} with {model} died before its session ended") from None
+    found = apart(f"{engine} with {model}", start, suite, engine, model, documents, progress)
     records.append(path, *(Record.from_dict(document) for document in found))
-
-
-def _follow_parent() -> None:
-    """A session does not outlive the command that asked for it, however that ended."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def start(suite: Suite, engine: str, model: str, plans: Sequence[dict], progress: bool) -> list[dict[str, Any]]:
     """Start an engine and run one session in it; records as documents. Runs in a process of its own."""
-    cls, made = engines.engine_class(engine), [Plan.from_dict(plan) for plan in plans]
+    started, made = live(engine, model, suite.dtype, suite.device, suite.seed), [Plan.from_dict(p) for p in plans]
     if model in WIDE:
-        from allocmoe.measure import shapes
-
-        live = cls.adopt(shapes.build(model, suite.dtype, suite.device, suite.seed))
-        made = [transplanted(plan, live, WIDE[model]) for plan in made]
-    else:
-        live = cls.load(mini.resolve(model), suite.dtype, suite.device)
-    found = speed.session(live, made, suite.protocol, suite.seed, progress)
-    live.close()
+        made = [transplanted(plan, started, WIDE[model]) for plan in made]
+    found = speed.session(started, made, suite.protocol, suite.seed, progress)
+    started.close()
     return [record.to_dict() for record in found]

@@ -17,8 +17,8 @@ class Record:
     """One measurement.
 
     Attributes:
-        about: "quality", "speed" or "profile"; "failure": nothing could be measured; "history" and "gate":
-            simulations of how often those err.
+        about: "quality", "speed" or "profile"; "cost": of a decode step, fitted; "tune": what a search chose;
+            "failure": nothing could be measured; "history" and "gate": simulations of how often those err.
         model, fingerprint: name and weights of the model.
         method, budget: of the plan; None for a measurement of no plan.
         plan: digest of the plan, None without one.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from allocmoe.report.compare import Comparison, comparisons
+from allocmoe.report.equal import LEADER, Setting, settings
 from allocmoe.report.results import Quality, Speed
 from allocmoe.report.rows import methods
 from allocmoe.report.style import BASELINE, FOCUS, MEAN, ORIGINAL, PHASES, name
@@ -31,7 +32,16 @@ def quality(q: Quality) -> list[str]:
         text += "; mean accuracy: " + ", ".join(f"{name(m)} {v:.1%}" for m, v in scores.items())
     own = q.verdicts if row.method == FOCUS else comparisons(q.group, row.method)
     lines = [text + ".", *_stated(focus, [c for c in own if c.budget == row.budget])]
-    return lines + (list(_stated("uniform", comparisons(q.group, BASELINE, [row.budget]))) if base else [])
+    lines += _stated("uniform", comparisons(q.group, BASELINE, [row.budget])) if base else []
+    return lines + [line for setting in settings(q.group) if setting.budget == row.budget for line in _equal(setting)]
+
+
+def _equal(setting: Setting) -> Iterator[str]:
+    """What is to be said where methods were measured as if decoding."""
+    known = setting.compared(LEADER)
+    if known:
+        text = f"At the {setting.distinct:.1f} distinct experts per layer and step that uniform touches there, "
+        yield f"{text}{name(LEADER)}'s perplexity is {times(setting.ratio(LEADER))} the original's; {_parts(known)}."
 
 
 def speed(s: Speed) -> list[str]:
@@ -50,11 +60,15 @@ def speed(s: Speed) -> list[str]:
 def _stated(who: str, verdicts: Sequence[Comparison]) -> Iterator[str]:
     for what, value in (("perplexity", "ratio"), ("accuracy", "difference")):
         known = [c for c in verdicts if c.other != ORIGINAL and math.isfinite(getattr(c, value).estimate)]
-        parts = {"better": "better than", "worse": "worse than", "~": "no difference shown from"}
-        said = {v: [name(c.other) for c in known if getattr(c, what) == v] for v in parts}
         if known:
-            words = "; ".join(f"{parts[v]} {', '.join(names)}" for v, names in said.items() if names)
-            yield f"{who[0].upper()}{who[1:]}'s {what} against the other methods at this budget: {words}."
+            said = _parts(known, what)
+            yield f"{who[0].upper()}{who[1:]}'s {what} against the other methods at this budget: {said}."
+
+
+def _parts(known: Sequence[Comparison], what: str = "perplexity") -> str:
+    parts = {"better": "better than", "worse": "worse than", "~": "no difference shown from"}
+    said = {v: [name(c.other) for c in known if getattr(c, what) == v] for v in parts}
+    return "; ".join(f"{parts[v]} {', '.join(names)}" for v, names in said.items() if names)
 
 
 def _headline(rows: Sequence[Any]) -> tuple[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "allocmoe"
 ROOMS = (
     "errors", "documents", "stats", "spec", "routing", "plan", "allocation", "records", "metrics", "mini", "data",
-    "engines", "profile", "methods", "evaluate", "measure", "gate", "history", "analyses", "report",
+    "engines", "profile", "methods", "evaluate", "measure", "gate", "history", "analyses", "report", "tune",
     "pytest_plugin", "demo", "cli",
 )  # fmt: skip
 """Left to right: a room may import from those before it. `allocmoe` itself holds the version alone."""

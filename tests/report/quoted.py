@@ -18,6 +18,7 @@ from tests.report.made import BUDGETS, GROUPS, WHOLE, decoded, made, onto, plans
 
 MODELS = ("mini-olmoe", "mini-qwen")
 NAMES = ("uniform", "alloc-l", "alloc-t", "alloc-moe")
+COUNTS = {"uniform": (36, 32, 28, 24), "oea": (36.5, 32.5, 28.5, 24.5), "alloc-moe-refill": (35, 31, 27, 22)}
 NLL, TASKS = {"nll": [1.0, 2.0], "window_tokens": [3, 1]}, {t: i / 10 for i, t in enumerate(EMBEDDED)}
 
 
@@ -55,6 +56,44 @@ def beside(model: str, text: str, rise: float) -> Record:
     )  # fmt: skip
 
 
+def step(method: str, budget: int, experts: float, rise: float, **setup: int) -> Record:
+    """A plan of mini-olmoe's shape, 16 layers of 8 experts, as if decoding; some windows lose more than others."""
+    nll = [1.5 + 0.1 * i + rise * (1 + 0.1 * (i % 3)) for i in range(8)]
+    return made(
+        "quality", method, budget, setup={"text_batch": 8, **setup, "passes": "decode"},
+        metrics={"perplexity": math.exp(fmean(nll))}, samples={"nll": nll, "window_tokens": [255] * 8},
+        spent={"per_token": budget, "distinct_per_layer": [experts - 2, experts + 2]},
+        details={"layers": [budget / 16] * 16, "original_budget": 128, "origin": {}},
+    )  # fmt: skip
+
+
+def lines() -> list[Record]:
+    """Where uniform loses most and the refilled Alloc-MoE least, but for the first budget, where it loses more."""
+    rises = {
+        "uniform": (0.02, 0.05, 0.1, 0.2),
+        "oea": (0.01, 0.03, 0.06, 0.1),
+        "alloc-moe-refill": (0.04, 0.01, 0.02, 0.04),
+    }
+    found = [step("original", 128, 40, 0.0)]
+    for method, counts in COUNTS.items():
+        found += [step(method, *row) for row in zip((112, 96, 80, 64), counts, rises[method], strict=True)]
+    return found
+
+
+def at_sizes() -> list[Record]:
+    """Uniform, and a plan for each of two batch sizes, one of which was measured at the other size too."""
+    found = []
+    for size, whole in ((8, 40), (32, 60)):
+        found += [
+            step("original", 128, whole, 0.0, text_batch=size),
+            step("uniform", 64, whole / 2, 0.1, text_batch=size),
+        ]
+        for made_for in {8, size}:
+            plan = step("alloc-d", 64, whole / 2 - made_for / 8, 0.05 + made_for / 1000, text_batch=size)
+            found.append(replace(plan, plan=f"for {made_for}", details={**plan.details, "origin": {"batch": made_for}}))
+    return found
+
+
 FILES = {
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],
     "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
@@ -64,6 +103,8 @@ FILES = {
         for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.2), ("alloc-moe", 4, 4))
     ],
     "decoded": [decoded(*p, 10 + i) for i, p in enumerate(plans("alloc-moe"))],
+    "lines": lines(),
+    "sizes": at_sizes(),
     "gate": [simulated(8, 40), simulated(20, 10)],
     "injected": [made("gate", None, None, setup={}, details={
         "one-more": {"exit": 1, "faulty": "a", "named": ["a"]}, "none-at-all": {"exit": 2, "faulty": "a", "named": []},
@@ -87,6 +128,12 @@ def value(kind: str, call: str, sources: Sources) -> str:
     assert text.startswith(f"before <!--{kind} {call}-->")
     assert text.endswith(f"<!--/{kind}--> after")
     return text.split("-->", 1)[1].rsplit("<!--", 1)[0]
+
+
+def rows(name: str, call: str, sources: Sources) -> list[list[str]]:
+    """The cells of a table, its head first."""
+    found = value("table", f"{name} {call}".strip(), sources).strip().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found if not line.startswith("| ---")]
 
 
 def of(model: str, method: str, budget: int) -> Record:

@@ -12,13 +12,8 @@ from allocmoe.methods import METHODS, label
 from allocmoe.report.prose import Sources
 from allocmoe.report.prose.marks import KINDS
 from allocmoe.report.style import TIMES
-from tests.report.made import BUDGETS, WHOLE, decoded
-from tests.report.quoted import MODELS, NAMES, TASKS, least, mean, ppl, timed, value, verdicts
-
-
-def rows(name: str, call: str, sources: Sources) -> list[list[str]]:
-    lines = value("table", f"{name} {call}".strip(), sources).strip().splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| ---")]
+from tests.report.made import BUDGETS, WHOLE
+from tests.report.quoted import MODELS, NAMES, TASKS, least, mean, ppl, rows, timed, value, verdicts
 
 
 def test_the_table_of_methods(sources: Sources) -> None:
@@ -44,15 +39,6 @@ def test_the_table_of_quality(sources: Sources) -> None:
 def test_what_spends_more_is_not_the_best_of_a_column(sources: Sources) -> None:
     found = {line[0]: line[1] for line in rows("quality", "pruned mini-olmoe", sources)[2:]}
     assert found == {"Alloc-L": "**12.00**, **50.0**", "Alloc-MoE": "14.00, **50.0**", label("reap"): "9.00, 50.0"}
-
-
-def test_the_table_of_distinct_experts(sources: Sources) -> None:
-    head, cells = rows("distinct", "decoded mini-olmoe", sources)
-    assert head == ["mini-olmoe, unchanged at 10.0", *map(str, BUDGETS)]
-    mine = [decoded("alloc-moe", b, 11 + i) for i, b in enumerate(BUDGETS)]
-    base = decoded("original", WHOLE, 10).metrics["perplexity"]
-    wanted = [f"{100 * (r.metrics['perplexity'] / base - 1):+.1f} % at {11 + i}.0" for i, r in enumerate(mine)]
-    assert cells == ["Alloc-MoE", *wanted]
 
 
 def test_the_table_of_verdicts_counts_every_setting(sources: Sources) -> None:
@@ -121,6 +107,6 @@ def test_code_is_quoted_as_it_stands(sources: Sources) -> None:
 
 
 def test_every_table_has_an_oracle() -> None:
-    tested = Path(__file__).read_text("utf-8")
+    tested = "".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("test_prose_*.py")))
     missing = [n for n in KINDS["table"] if not re.search(rf'rows\("{n}"|value\("table", "{n}\b', tested)]
     assert not missing

@@ -13,7 +13,7 @@ A figure stands between two comments that a reader of the page does not see, a t
 
 A figure never begins a line: there, Markdown takes a comment for the end of a paragraph. The words after `fig` and
 `table` are a row of `FIGURES` or `TABLES`, then its arguments; "embedded" is `reports/records/embedded.jsonl`. `marks`
-finds the places, `sources` reads the records, `figures`, `tables`, `studies` and `code` make what belongs there.
+finds the places, `sources` reads the records, the other modules make what belongs there.
 """
 
 from allocmoe.report.prose.marks import fill

@@ -107,13 +107,14 @@ def within(record: Record) -> bool:
 
 def picked(group: Group, method: str, budget: str) -> Record:
     """The record of a method at a budget in a group. AllocMoEError where there is none."""
-    found = [r for r in group.records if r.method == method and (method == ORIGINAL or _at(r, budget))]
+    found = [r for r in group.records if r.method == method and (method == ORIGINAL or at(r, budget))]
     if len(found) != 1:
         raise AllocMoEError(f"there is no {group.about} of {group.model} under {shown(method)} at {shown(budget)}")
     return found[0]
 
 
-def _at(record: Record, budget: str) -> bool:
+def at(record: Record, budget: str) -> bool:
+    """Whether a record is at a budget: a number of activations, or a fraction of the model's own."""
     try:
         asked = Fraction(budget)
     except (ValueError, ZeroDivisionError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import fmean
 
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED
@@ -11,7 +10,6 @@ from allocmoe.methods import METHODS
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, ratio, table
 from allocmoe.report.prose.sources import Sources
-from allocmoe.report.rows import point, quality_rows
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 
 
@@ -50,24 +48,6 @@ def quality(sources: Sources, file: str, model: str) -> str:
     first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
     rows = [[name(m), *(cell(m, b) for b in budgets)] for m in sources.methods(file, model) if m != ORIGINAL]
     return table([model, *map(str, budgets)], [first, *rows])
-
-
-def distinct(sources: Sources, file: str, model: str) -> str:
-    """Perplexity over the unchanged model's in %, and distinct experts per layer and step, of what was measured as if
-    decoding: every method at every budget of a model."""
-    budgets = sources.budgets(file, model)
-    group = sources.group(file, model)
-    rise = {(row.method, row.budget): row.ratio for row in quality_rows(group)}
-    touched = {point(r): fmean(r.spent["distinct_per_layer"]) for r in group.records}
-
-    def cell(method: str, budget: int) -> str:
-        if (method, budget) not in touched:
-            return "-"
-        return f"{percent(rise[method, budget].estimate - 1, sign=True)} % at {touched[method, budget]:.1f}"
-
-    whole = sources.original(file, model).budget or 0
-    rows = [[name(m), *(cell(m, b) for b in budgets)] for m in sources.methods(file, model) if m != ORIGINAL]
-    return table([f"{model}, unchanged at {touched[ORIGINAL, whole]:.1f}", *map(str, budgets)], rows)
 
 
 def verdicts(sources: Sources, file: str, method: str) -> str:
@@ -133,7 +113,6 @@ def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIG
 
 TABLES: dict[str, Callable[..., str]] = {
     "caveats": caveats,
-    "distinct": distinct,
     "methods": methods,
     "quality": quality,
     "seeds": seeds,

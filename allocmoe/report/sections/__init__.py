@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.report.section import Section
-from allocmoe.report.sections import distinct, history, layers, plane, quality, sensitivity, speed, spent
+from allocmoe.report.sections import distinct, front, history, layers, plane, quality, sensitivity, speed, spent
 
 SECTIONS = (
+    front.SECTION,
     quality.SECTION,
     distinct.SECTION,
     speed.SECTION,

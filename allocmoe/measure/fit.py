@@ -1,0 +1,281 @@
+"""What a decode step costs on this machine: `step + rule + sum_l b D_l + c P_l`, fitted to measured steps.
+
+A step of T tokens touches D distinct experts and keeps P pairs in each MoE layer. OEA (arXiv 2511.02237) fits
+`a + b D` per layer on a GPU; on a CPU pairs cost too, and a token rule has work of its own wherever its kernels are
+not fused. So one session times plans that move D and P apart, for each T:
+
+- uniform top-k: D and P grow together;
+- top-k0 with refill up to K': D by k0, P by K';
+- Alloc-T, with refill and without, at some k.
+
+Others, whose layers differ, are timed among them and kept out of the fit: what it says of them is its error.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from allocmoe.allocation import Request
+from allocmoe.engines import Engine
+from allocmoe.errors import AllocMoEError
+from allocmoe.measure.protocol import Protocol, session, setup
+from allocmoe.measure.starts import live
+from allocmoe.plan import Plan
+from allocmoe.records import Record
+from allocmoe.routing import token_rule
+from allocmoe.spec import MoESpec
+
+DESIGN, HELD_OUT = "design", "held-out"
+"""Methods of the plans that are fitted, and of those that are not."""
+PLAIN = "top_k"
+"""The token rule whose own work is part of the step; every other one's is what it takes more."""
+RAGGED = ("alloc_t", "alloc_t_refill")
+PRICED = (PLAIN, "refill", *RAGGED)
+"""The token rules that a fit times."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A plan's decode step.
+
+    Attributes:
+        tokens: T.
+        rule: token rule.
+        distinct, pairs: D and P of a step, summed over layers.
+        ms: measured, the median over rounds.
+        plan: digest.
+        held_out: whether it was kept out of the fit.
+    """
+
+    tokens: int
+    rule: str
+    distinct: float
+    pairs: float
+    ms: float
+    plan: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A fitted model of a step, all in ms.
+
+    Attributes:
+        step: T -> what no plan changes.
+        rules: token rule -> what it takes more than top-k; one that was not measured has none.
+        distinct, pair: of one distinct expert, and of one pair, in one layer.
+    """
+
+    step: Mapping[int, float]
+    rules: Mapping[str, float]
+    distinct: float
+    pair: float
+
+    def of(self, tokens: int, rule: str, distinct: float, pairs: float) -> float:
+        """ms of a step of T tokens under a token rule, with D and P summed over layers.
+
+        Raises AllocMoEError for a T or a rule that was not measured.
+        """
+        if tokens not in self.step:
+            known = ", ".join(map(str, sorted(self.step)))
+            raise AllocMoEError(f"steps of {tokens} tokens were not timed, only of {known}: fit again with that batch")
+        if rule != PLAIN and rule not in self.rules:
+            raise AllocMoEError(f"the rule {rule[:60]} was not timed: fit again")
+        own = 0.0 if rule == PLAIN else self.rules[rule]
+        return self.step[tokens] + own + self.distinct * distinct + self.pair * pairs
+
+    def metrics(self) -> dict[str, float]:
+        """As a record has them."""
+        return {
+            "distinct_ms": self.distinct,
+            "pair_ms": self.pair,
+            **{f"step_ms/{tokens}": ms for tokens, ms in self.step.items()},
+            **{f"rule_ms/{rule}": ms for rule, ms in self.rules.items()},
+        }
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, float]) -> StepCost:
+        named = {kind: {k.split("/", 1)[1]: v for k, v in metrics.items() if k.startswith(kind)} for kind in KINDS}
+        steps, rules = (named[kind] for kind in KINDS)
+        return cls({int(t): ms for t, ms in steps.items()}, rules, metrics["distinct_ms"], metrics["pair_ms"])
+
+
+KINDS = ("step_ms/", "rule_ms/")
+
+
+def designed(spec: MoESpec, fingerprint: str, tokens: int) -> list[Plan]:
+    """Plans that move D and P apart, for steps of T tokens; the unchanged model first.
+
+    A single token's refill is its own base, so it then has none.
+    """
+    top, make = spec.top_k, _Maker(spec, fingerprint, DESIGN, tokens)
+    found = [make("top_k", k) for k in range(top, 0, -1)]
+    if tokens > 1:
+        for base in _spread(1, top, 4):
+            found += [make("refill", base, pairs) for pairs in _spread(base, top, 3)]
+    for rule in RAGGED[: 1 if tokens == 1 else 2]:
+        found += [make(rule, k) for k in _spread(1, top, 4)]
+    return found
+
+
+def held_out(spec: MoESpec, fingerprint: str, tokens: int, seed: int = 0, each: int = 2) -> list[Plan]:
+    """Plans of every rule with layers drawn at random, which the fit does not see."""
+    rng, make = random.Random(seed), _Maker(spec, fingerprint, HELD_OUT, tokens)
+    rules = ["top_k", *(["refill"] if tokens > 1 else []), *RAGGED[: 1 if tokens == 1 else 2]]
+    drawn = [
+        [(rule, [rng.randint(1, rng.choice([spec.top_k, 1 + spec.top_k // 2])) for _ in range(spec.layers)])]
+        for rule in rules
+        for _ in range(each)
+    ]
+    return [make(rule, layers) for pair in drawn for rule, layers in pair]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    spec: MoESpec
+    fingerprint: str
+    method: str
+    tokens: int
+
+    def __call__(self, rule: str, layers: int | list[int], pairs: int = 0) -> Plan:
+        """Layers of one k or of their own; `pairs` K' of a rule that refills, 0 for K."""
+        spec, chosen = self.spec, token_rule(rule)
+        ks = [float(layers)] * spec.layers if isinstance(layers, int) else [float(k) for k in layers]
+        options = {**chosen.options, "pairs": pairs, "refill_tokens": self.tokens}
+        request = Request(spec, int(sum(ks)), None, options)
+        return Plan(
+            self.method, int(sum(ks)), tuple(ks), spec.top_k, rule, self.fingerprint, spec.family, spec.experts,
+            chosen.calibrate(request, ks),
+        )  # fmt: skip
+
+
+def _spread(low: int, high: int, most: int) -> list[int]:
+    """Up to `most` whole numbers from `low` to `high`, both among them."""
+    return sorted({round(x) for x in np.linspace(low, high, min(most, high - low + 1))})
+
+
+def points(found: Sequence[Record]) -> Iterator[Point]:
+    """Speed records of one session as points."""
+    for record in found:
+        spent, tokens = record.spent["decode"], int(record.setup["batch"])
+        yield Point(
+            tokens,
+            record.details["token_rule"],
+            float(sum(spent["distinct_per_layer"])),
+            float(sum(spent["per_layer"])) * tokens,
+            float(record.metrics["tpot_ms"]),
+            str(record.plan),
+            record.method == HELD_OUT,
+        )
+
+
+def fitted(known: Sequence[Point]) -> tuple[StepCost, dict[str, tuple[float, float]]]:
+    """The model of some points, and 95 % intervals of its numbers by the names of `StepCost.metrics`.
+
+    Least squares of relative errors. D and P cannot make a step shorter: where noise says so they cost nothing.
+
+    Raises AllocMoEError for points that do not tell D from P.
+    """
+    from statsmodels.api import WLS
+
+    used = [p for p in known if not p.held_out]
+    sizes = sorted({p.tokens for p in used})
+    rules = [r for r in dict.fromkeys(p.rule for p in used) if r != PLAIN]
+    names = ["distinct_ms", "pair_ms", *[f"step_ms/{t}" for t in sizes], *[f"rule_ms/{r}" for r in rules]]
+    table = np.array([_row(p, sizes, rules) for p in used])
+    ms = np.array([p.ms for p in used])
+    if len(used) <= len(names) or np.linalg.matrix_rank(table) < len(names):
+        raise AllocMoEError(f"{len(used)} timed plans do not tell {len(names)} costs apart: time more plans")
+    weights = 1 / ms**2
+    whole = WLS(ms, table, weights).fit()
+    values = dict(zip(names, whole.params.tolist(), strict=True))
+    intervals = {n: (float(low), float(high)) for n, (low, high) in zip(names, whole.conf_int(), strict=True)}
+    free = [n for n in ("distinct_ms", "pair_ms") if values[n] < 0]
+    if free:
+        left = [i for i, n in enumerate(names) if n not in free]
+        again = WLS(ms, table[:, left], weights).fit()
+        values = dict.fromkeys(free, 0.0) | dict(zip([names[i] for i in left], again.params.tolist(), strict=True))
+    return StepCost.from_metrics(values), intervals
+
+
+def _row(point: Point, sizes: Sequence[int], rules: Sequence[str]) -> list[float]:
+    return [
+        point.distinct, point.pairs,
+        *(float(point.tokens == t) for t in sizes), *(float(point.rule == r) for r in rules),
+    ]  # fmt: skip
+
+
+def errors(cost: StepCost, known: Sequence[Point]) -> np.ndarray:
+    """[n] of each point what the model says over what was measured, minus 1."""
+    return np.array([cost.of(p.tokens, p.rule, p.distinct, p.pairs) / p.ms - 1 for p in known])
+
+
+def fit(
+    engine: Engine, batches: Sequence[int], protocol: Protocol, seed: int = 0, progress: bool = True
+) -> tuple[Record, list[Record]]:
+    """Time a designed set of plans at every batch size, and fit the cost of a step.
+
+    Returns the record of the cost (about "cost") and the speed records that it was fitted to.
+    """
+    timed: list[Record] = []
+    for tokens in batches:
+        plans = designed(engine.spec, engine.fingerprint, tokens)
+        plans += held_out(engine.spec, engine.fingerprint, tokens, seed)
+        timed += session(engine, plans, replace(protocol, batch=tokens), seed, progress)
+    return as_record(engine, timed, asked(engine, batches, protocol, seed)), timed
+
+
+def asked(engine: Engine, batches: Sequence[int], protocol: Protocol, seed: int) -> dict[str, Any]:
+    """The setup of a cost record."""
+    return {**setup(engine, protocol, seed), "batch": list(batches)}
+
+
+def as_record(engine: Engine, timed: Sequence[Record], settings: dict[str, Any]) -> Record:
+    """The cost that speed records say, with the intervals, every point and its prediction."""
+    known = list(points(timed))
+    cost, intervals = fitted(known)
+    off = errors(cost, known)
+    apart = np.array([p.held_out for p in known])
+    far = {"fit_error": off[~apart], "held_out_error": off[apart]}
+    return Record(
+        about="cost",
+        model=engine.name,
+        fingerprint=engine.fingerprint,
+        method=None,
+        budget=None,
+        plan=None,
+        setup=settings,
+        metrics={**cost.metrics(), **{name: float(np.abs(e).max()) for name, e in far.items() if len(e)}},
+        details={
+            "intervals": {n: list(i) for n, i in intervals.items()},
+            "points": [{**vars(p), "predicted_ms": p.ms * (1 + e)} for p, e in zip(known, off.tolist(), strict=True)],
+        },
+    )
+
+
+def named(cost: Record) -> dict[str, str]:
+    """The numbers of a cost record, in words."""
+    fixed = {"distinct_ms": "a distinct expert, in one layer", "pair_ms": "a kept pair, in one layer"}
+    words = {"step_ms": "a step of {} tokens, but for that", "rule_ms": "the rule {}, more than top-k"}
+    found = {}
+    for name in cost.metrics:
+        kind, _, which = name.partition("/")
+        if which or name in fixed:
+            found[name] = fixed.get(name) or words[kind].format(which)
+    return found
+
+
+def start(
+    engine: str, model: str, dtype: str, device: str, batches: Sequence[int], protocol: Protocol, seed: int,
+    progress: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Start an engine and fit its steps: the cost record's document, then those of the speed records."""
+    started = live(engine, model, dtype, device, seed)
+    found, timed = fit(started, batches, protocol, seed, progress)
+    started.close()
+    return [found.to_dict(), *(record.to_dict() for record in timed)]

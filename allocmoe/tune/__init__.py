@@ -1,0 +1,1 @@
+"""The plan from a wish: how much faster, at what loss, for how many sequences at a time."""
