@@ -54,14 +54,14 @@ def never_worse(loss: np.ndarray) -> np.ndarray:
     return loss
 
 
-def _profile(request: Request, name: str) -> dict[str, Any]:
-    """A quantity of decode; AllocMoEError if the batch that is asked for is another."""
-    found: dict[str, Any] = request.quantity(name)
+def _profile(request: Request) -> dict[str, Any]:
+    """The quantity `decode`; AllocMoEError if the batch that is asked for is another."""
+    found: dict[str, Any] = request.quantity("decode")
     wanted, batch = int(request.options["batch"]), int(found["batch"])
     if wanted not in (0, batch):
         raise AllocMoEError(
-            f"the profile's {name} was measured in batches of {batch}, not {wanted}: measure it with "
-            f"`allocmoe profile --quantity {name} --decode-batch {wanted}`"
+            f"the profile's decode was measured in batches of {batch}, not {wanted}: measure it with "
+            f"`allocmoe profile --quantity decode --decode-batch {wanted}`"
         )
     return found
 
@@ -96,11 +96,11 @@ def _options(request: Request, cost: Cost, decode: dict[str, Any]) -> Options:
         # means over passes are whole numbers of 1 / passes: on that grid nothing is rounded
         costs, step = cost.of(distinct, np.zeros_like(distinct)), cost.distinct / decode["passes"]
         return Options([(k, None) for k in range(1, top_k + 1)], never_worse(np.array(decode["loss"])), costs, step)
-    found = _profile(request, "decode_pairs")
-    if found["batch"] != decode["batch"]:
+    found = request.profile.quantities.get("decode_pairs") if request.profile else None
+    if found is None or found["batch"] != decode["batch"]:
         raise AllocMoEError(
-            f"the profile's decode_pairs was measured in batches of {found['batch']}, its decode in batches of "
-            f"{decode['batch']}: measure both with `allocmoe profile --quantity decode_pairs`"
+            f"a cost per pair needs the profile's decode_pairs, in batches of {decode['batch']} as its decode: measure "
+            f"it with `allocmoe profile --quantity decode_pairs --decode-batch {decode['batch']}`"
         )
     most = int(request.options.get("pairs", 0)) or top_k
     chosen = [(k, p) for k in range(1, top_k + 1) for p in range(k, max(k, min(most, top_k)) + 1)]
@@ -114,7 +114,7 @@ def _options(request: Request, cost: Cost, decode: dict[str, Any]) -> Options:
 
 def _allocate(request: Request) -> Allocation:
     """The layers' own sum may be more activations than B, or fewer."""
-    (cost, step), decode = _cost(request), _profile(request, "decode")
+    (cost, step), decode = _cost(request), _profile(request)
     layers, top_k = request.shape
     unit, batch = request.options["unit"], int(decode["batch"])
     # of uniform top-k, which keeps k pairs a token
