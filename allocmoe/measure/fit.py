@@ -160,15 +160,29 @@ def _spread(low: int, high: int, most: int) -> list[int]:
 
 
 def points(found: Sequence[Record]) -> Iterator[Point]:
-    """Speed records of one session as points."""
+    """Speed records of whole sessions as points.
+
+    A round that the machine was slow in was slow for all plans: so times are taken relative to their round's mean
+    (geometric, over the plans), and only then is the median over rounds taken.
+    """
+    sessions: dict[str, list[Record]] = {}
     for record in found:
+        sessions.setdefault(str(record.setup["session"]), []).append(record)
+    for records in sessions.values():
+        logs = np.log([r.samples["decode_s"] for r in records])
+        own = np.median(logs - logs.mean(axis=0), axis=1) + np.median(logs.mean(axis=0))
+        yield from _points(records, 1e3 * np.exp(own))
+
+
+def _points(found: Sequence[Record], ms: np.ndarray) -> Iterator[Point]:
+    for record, taken in zip(found, ms / [int(r.setup["decode"]) for r in found], strict=True):
         spent, tokens = record.spent["decode"], int(record.setup["batch"])
         yield Point(
             tokens,
             record.details["token_rule"],
             float(sum(spent["distinct_per_layer"])),
             float(sum(spent["per_layer"])) * tokens,
-            float(record.metrics["tpot_ms"]),
+            float(taken),
             str(record.plan),
             record.method == HELD_OUT,
         )
@@ -177,7 +191,8 @@ def points(found: Sequence[Record]) -> Iterator[Point]:
 def fitted(known: Sequence[Point]) -> tuple[StepCost, dict[str, tuple[float, float]]]:
     """The model of some points, and 95 % intervals of its numbers by the names of `StepCost.metrics`.
 
-    Least squares of relative errors. D and P cannot make a step shorter: where noise says so they cost nothing.
+    Least squares of relative errors. D and P cannot make a step shorter: where noise says so they cost nothing. A
+    single token's pairs are its distinct experts, so steps of one token give all of the cost to those.
 
     Raises AllocMoEError for points that do not tell D from P.
     """
@@ -187,20 +202,20 @@ def fitted(known: Sequence[Point]) -> tuple[StepCost, dict[str, tuple[float, flo
     sizes = sorted({p.tokens for p in used})
     rules = [r for r in dict.fromkeys(p.rule for p in used) if r != PLAIN]
     names = ["distinct_ms", "pair_ms", *[f"step_ms/{t}" for t in sizes], *[f"rule_ms/{r}" for r in rules]]
-    table = np.array([_row(p, sizes, rules) for p in used])
     ms = np.array([p.ms for p in used])
-    if len(used) <= len(names) or np.linalg.matrix_rank(table) < len(names):
-        raise AllocMoEError(f"{len(used)} timed plans do not tell {len(names)} costs apart: time more plans")
-    weights = 1 / ms**2
-    whole = WLS(ms, table, weights).fit()
-    values = dict(zip(names, whole.params.tolist(), strict=True))
-    intervals = {n: (float(low), float(high)) for n, (low, high) in zip(names, whole.conf_int(), strict=True)}
-    free = [n for n in ("distinct_ms", "pair_ms") if values[n] < 0]
-    if free:
-        left = [i for i, n in enumerate(names) if n not in free]
-        again = WLS(ms, table[:, left], weights).fit()
-        values = dict.fromkeys(free, 0.0) | dict(zip([names[i] for i in left], again.params.tolist(), strict=True))
-    return StepCost.from_metrics(values), intervals
+    columns = dict(zip(names, np.array([_row(p, sizes, rules) for p in used]).reshape(-1, len(names)).T, strict=True))
+    zero = {"pair_ms": 0.0} if sizes == [1] else {}
+    left = {name: column for name, column in columns.items() if name not in zero}
+    if len(used) <= len(left) or np.linalg.matrix_rank(np.array([*left.values()])) < len(left):
+        raise AllocMoEError(f"{len(used)} timed plans do not tell {len(left)} costs apart: time more plans")
+    whole = WLS(ms, np.array([*left.values()]).T, 1 / ms**2).fit()
+    values = dict(zip(left, whole.params.tolist(), strict=True))
+    intervals = {n: (float(low), float(high)) for n, (low, high) in zip(left, whole.conf_int(), strict=True)}
+    if negative := {n: 0.0 for n in ("distinct_ms", "pair_ms") if values.get(n, 0.0) < 0}:
+        rest = {name: column for name, column in left.items() if name not in negative}
+        again = WLS(ms, np.array([*rest.values()]).T, 1 / ms**2).fit()
+        values, zero = dict(zip(rest, again.params.tolist(), strict=True)), zero | negative
+    return StepCost.from_metrics({**zero, **values}), dict.fromkeys(zero, (0.0, 0.0)) | intervals
 
 
 def _row(point: Point, sizes: Sequence[int], rules: Sequence[str]) -> list[float]:

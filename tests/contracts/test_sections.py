@@ -12,7 +12,7 @@ from allocmoe.report.page import templates
 from allocmoe.report.results import Results, results
 from allocmoe.report.section import Block, Section
 from allocmoe.report.sections import SECTIONS, named
-from tests.report.made import committed, decoded, onto, plans, profile, quality, speed
+from tests.report.made import committed, decoded, onto, plans, profile, quality, speed, tuned
 
 TESTS = Path(__file__).parents[1] / "report" / "sections"
 
@@ -21,7 +21,9 @@ TESTS = Path(__file__).parents[1] / "report" / "sections"
 def found() -> Results:
     few = plans("uniform", "alloc-moe")
     timed = [onto(speed(*p)) for p in few]
-    return results([*committed(), *(quality(*p) for p in few), *timed, *(decoded(*p, 20) for p in few), profile()])
+    return results(
+        [*committed(), *(quality(*p) for p in few), *timed, *(decoded(*p, 20) for p in few), profile(), tuned()]
+    )
 
 
 def failings(section: Section, found: Results, tests: Path = TESTS) -> Sequence[str]:
@@ -61,7 +63,7 @@ def test_keys_are_distinct():
 @pytest.mark.parametrize("name", ["", "Quality", "verdicts", "x" * 10_000])
 def test_an_unknown_section_raises_in_one_short_line(name: str):
     with pytest.raises(
-        AllocMoEError, match=r"unknown section .*: expected one of quality, distinct, speed, "
+        AllocMoEError, match=r"unknown section .*: expected one of front, quality, distinct, speed, "
     ) as raised:
         named(name)
     assert len(str(raised.value)) < 250

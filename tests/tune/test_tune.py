@@ -1,0 +1,105 @@
+"""The whole search, on an embedded model that is timed itself. No test looks at how long anything took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from allocmoe import mini, records
+from allocmoe.engines.hf import HFEngine
+from allocmoe.measure.protocol import Protocol
+from allocmoe.plan import Plan
+from allocmoe.stats import Interval
+from allocmoe.tune import run as tuning
+from allocmoe.tune import size
+from allocmoe.tune.ends import at_least, at_most
+from allocmoe.tune.wish import Limit, Wish
+
+pytestmark = pytest.mark.whole
+
+SMALL = Protocol(batch=4, prompt=4, decode=2, warmups=0, runs=3)
+MODEL = tuning.Model("mini-qwen", shape="mini-qwen", methods=("oea", "alloc-moe", "uniform"))
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2)})
+    monkeypatch.setattr(size, "WINDOW", 32)
+    monkeypatch.setattr(tuning, "WINDOW", 32)
+
+
+def run(wish: Wish, out: Path) -> dict[str, Any]:
+    return tuning.tune(MODEL, wish, out, batch=4, minutes=30, progress=False)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("tune")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2)})
+        patch.setattr(tuning, "WINDOW", 32)
+        return run(Wish(1.05, Limit("perplexity", 20)), out), out
+
+
+def test_the_document_is_json_with_both_ends(found: tuple[dict[str, Any], Path]) -> None:
+    document, _ = found
+    assert json.loads(json.dumps(document)) == document
+    assert {"method", "budget", "promised", "measured", "plan", "met"} <= set(document)
+    assert [end["wish"] for end in document["ends"]] == ["speedup", "loss"]
+
+
+def test_met_is_what_was_measured(found: tuple[dict[str, Any], Path]) -> None:
+    for end in found[0]["ends"]:
+        speed, lost = Interval(*end["measured"]["speedup"]), Interval(*end["measured"]["loss"])
+        assert end["met"] == (at_least(speed, 1.05) and at_most(lost, 20) and speed.estimate > 1)
+
+
+def test_the_plan_is_the_models_and_refills_prompts_too(found: tuple[dict[str, Any], Path]) -> None:
+    document, out = found
+    engine = HFEngine.load(mini.resolve("mini-qwen"))
+    for end in document["ends"]:
+        plan = Plan.load(Path(end["plan"]))
+        plan.check_model(engine.spec, engine.fingerprint)
+        assert (plan.method, plan.budget) == (end["method"], end["budget"])
+        assert plan.parameters.get("refill_tokens", 1 << 30) == 1 << 30
+    assert Path(document["plan"]) == out / "plan.json"
+
+
+def test_what_was_promised_and_what_was_measured_come_from_other_text(found: tuple[dict[str, Any], Path]) -> None:
+    document, out = found
+    known = records.load(out / "records.jsonl")
+    texts = {r.setup["digest"] for r in known if r.about == "quality"}
+    assert len(texts) == 2
+    (tuned,) = [r for r in known if r.about == "tune"]
+    assert tuned.plan == Plan.load(Path(document["plan"])).digest
+    assert {p["method"] for p in tuned.details["front"]} == {"oea", "alloc-moe", "uniform"}
+    assert sum(r.about == "cost" for r in known) == 1
+
+
+def test_the_page_tells_the_front(found: tuple[dict[str, Any], Path]) -> None:
+    text = Path(found[0]["report"]).read_text("utf-8")
+    assert "What the wish costs" in text
+    assert "4 sequences at a time" in text
+
+
+def test_a_second_run_measures_nothing_again(found: tuple[dict[str, Any], Path]) -> None:
+    document, out = found
+    before = (out / "records.jsonl").read_text("utf-8")
+    again = run(Wish(1.05, Limit("perplexity", 20)), out)
+    after = (out / "records.jsonl").read_text("utf-8")
+    assert after.startswith(before)
+    assert [json.loads(line)["about"] for line in after[len(before) :].splitlines()] == ["tune"]
+    assert again == document
+
+
+def test_a_wish_that_cannot_be_had_tells_the_nearest(found: tuple[dict[str, Any], Path]) -> None:
+    _, out = found
+    document = run(Wish(50.0), out)
+    assert not document["met"]
+    assert document["measured"]["speedup"][2] < 50
+    assert Plan.load(Path(document["plan"])).budget == document["budget"]
