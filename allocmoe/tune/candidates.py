@@ -25,6 +25,8 @@ from allocmoe.tune.wish import Wish, loss
 
 TRIED = ("alloc-d", "alloc-moe-refill", "alloc-l-refill", "oea", "alloc-moe", "alloc-l", "uniform")
 """Methods in the order in which they are tried: where time runs short, the last are left out."""
+PAIRS = "decode_pairs"
+"""The quantity by which Alloc-D can choose K' too."""
 EVERYWHERE = 1 << 30
 """Of `refill_tokens`: prompts are refilled too, or their tokens would be left with the base's few experts."""
 
@@ -100,7 +102,8 @@ class Field:
 
     def plan(self, name: str, budget: int) -> Plan | None:
         """The plan of a method at B; None where it has none."""
-        prices: Mapping[str, Any] = {"cost_distinct": self.cost.distinct, "cost_pairs": self.cost.pair}
+        pairs = self.cost.pair if self.profile and PAIRS in self.profile.quantities else 0.0
+        prices: Mapping[str, Any] = {"cost_distinct": self.cost.distinct or 1.0, "cost_pairs": pairs}
         options: Mapping[str, Any] = {"refill_tokens": EVERYWHERE, "batch": self.batch, "seed": self.seed, **prices}
         known = {o: v for o, v in options.items() if o in METHODS[name].defaults}
         try:

@@ -27,7 +27,7 @@ from allocmoe.measure.wide import shape_of
 from allocmoe.methods import allocate, needs
 from allocmoe.profile.run import as_record, kept
 from allocmoe.profile.sensitivity import Sensitivity
-from allocmoe.tune.candidates import Field, Tried, grid, methods_for, ranked, refined
+from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, ranked, refined
 from allocmoe.tune.ends import End, at_least, granted, order, written
 from allocmoe.tune.size import WINDOW, Size, size_for
 from allocmoe.tune.timing import Timed, speedup
@@ -93,7 +93,7 @@ class _Search:
         engine = HFEngine.load(mini.resolve(model.name), model.dtype, model.device)
         choosing, final = self._texts(engine)
         self._say(f"2 of 4: what {', '.join(names)} need to know of {model.name}")
-        known = self._profile(engine, names, path)
+        known = self._profile(engine, names, cost.pair > 0, path)
         suite = TaskSuite(engine) if self.wish.metric == "accuracy" else None
         field = Field(
             engine, known, cost, self.batch, self.wish, path, suite, model.items if suite else 0, model.seed,
@@ -133,8 +133,9 @@ class _Search:
             )
         return _rows(whole, more), _rows(whole, more + left, more)
 
-    def _profile(self, engine: HFEngine, names: Sequence[str], path: Path) -> Sensitivity | None:
-        wanted = needs(names)
+    def _profile(self, engine: HFEngine, names: Sequence[str], priced: bool, path: Path) -> Sensitivity | None:
+        """What the methods need; `priced`: pairs cost something here, so Alloc-D may want fewer."""
+        wanted = needs(names) + ([PAIRS] if "alloc-d" in names and priced and self.size.pairs else [])
         if not wanted:
             return None
         text = windows(engine.tokenizer, self.model.calibration, self.size.calibration, WINDOW)

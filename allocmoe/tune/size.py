@@ -16,6 +16,7 @@ class Size:
 
     Attributes:
         calibration: windows of the profile.
+        pairs: whether Alloc-D's profile says what fewer pairs lose, which takes several times as long.
         windows: (few, more, all) held-out windows, for the first look, the choice, and the final loss.
         fit, final: protocols of the fit and of the finalists' session; their batch is the wish's.
         rounds: of timing finalists, where the first did not turn out as fast as predicted.
@@ -26,12 +27,15 @@ class Size:
     fit: Protocol
     final: Protocol
     rounds: int = 3
+    pairs: bool = False
 
 
 SIZES = {
     0: Size(8, (8, 16, 32), Protocol(decode=8, warmups=1, runs=2), Protocol(decode=16, warmups=1, runs=6), 2),
     10: Size(32, (8, 24, 64), Protocol(decode=16, warmups=1, runs=4), Protocol(decode=32, warmups=2, runs=10)),
-    30: Size(64, (16, 32, 128), Protocol(decode=32, warmups=2, runs=6), Protocol(decode=64, warmups=3, runs=16)),
+    30: Size(
+        64, (16, 32, 128), Protocol(decode=32, warmups=2, runs=6), Protocol(decode=64, warmups=3, runs=16), pairs=True
+    ),
 }
 """From so many minutes on."""
 
@@ -44,5 +48,5 @@ def size_for(minutes: float, batch: int) -> Size:
     few, more, most = (max(batch, n // batch * batch) for n in size.windows)
     counts = few, max(more, few), max(most, 2 * batch)
     return replace(
-        size, windows=counts, fit=replace(size.fit, batch=batch), final=replace(size.final, batch=batch)
+        size, calibration=max(size.calibration, batch), windows=counts, fit=replace(size.fit, batch=batch), final=replace(size.final, batch=batch)
     )  # fmt: skip

@@ -22,13 +22,13 @@ from allocmoe.tune.wish import Limit, Wish
 pytestmark = pytest.mark.whole
 
 SMALL = Protocol(batch=4, prompt=4, decode=2, warmups=0, runs=3)
-MODEL = tuning.Model("mini-qwen", shape="mini-qwen", methods=("oea", "alloc-moe", "uniform"))
+MODEL = tuning.Model("mini-qwen", shape="mini-qwen", methods=("alloc-d", "oea", "alloc-moe", "uniform"))
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2)})
+    monkeypatch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2, pairs=True)})
     monkeypatch.setattr(size, "WINDOW", 32)
     monkeypatch.setattr(tuning, "WINDOW", 32)
 
@@ -41,7 +41,7 @@ def run(wish: Wish, out: Path) -> dict[str, Any]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("tune")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2)})
+        patch.setattr(size, "SIZES", {0: size.Size(2, (4, 4, 8), SMALL, SMALL, 2, pairs=True)})
         patch.setattr(tuning, "WINDOW", 32)
         return run(Wish(1.05, Limit("perplexity", 20)), out), out
 
@@ -77,7 +77,7 @@ def test_what_was_promised_and_what_was_measured_come_from_other_text(found: tup
     assert len(texts) == 2
     (tuned,) = [r for r in known if r.about == "tune"]
     assert tuned.plan == Plan.load(Path(document["plan"])).digest
-    assert {p["method"] for p in tuned.details["front"]} == {"oea", "alloc-moe", "uniform"}
+    assert {p["method"] for p in tuned.details["front"]} == {"alloc-d", "oea", "alloc-moe", "uniform"}
     assert sum(r.about == "cost" for r in known) == 1
 
 
