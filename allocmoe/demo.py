@@ -1,4 +1,4 @@
-"""The whole pipeline on an embedded model: profile, allocate, evaluate, time, report."""
+"""The whole pipeline on an embedded model: profile, allocate, evaluate, time, tune for a wish, report."""
 
 from __future__ import annotations
 
@@ -20,21 +20,28 @@ from allocmoe.measure.wide import WIDE, shape_of, transplanted
 from allocmoe.methods import for_windows, needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.profile.run import as_record, kept
+from allocmoe.tune import run as tuning
+from allocmoe.tune.wish import Wish
 
 
 @dataclass(frozen=True)
 class Size:
     """How much is measured. `windows` of 256 tokens for calibration and for perplexity, `items` per task;
-    quality at all four budgets, speed at half of the original's activations only."""
+    quality at all four budgets, speed at half of the original's activations only; then about so many `minutes` for a
+    plan that fulfils WISH."""
 
     calibration: int
     windows: int
     items: int
     protocol: speed.Protocol
+    minutes: float = 3
 
 
 QUICK = Size(calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=16, warmups=1, runs=4))
-FULL = Size(calibration=64, windows=128, items=500, protocol=speed.Protocol())
+FULL = Size(calibration=64, windows=128, items=500, protocol=speed.Protocol(), minutes=30)
+WISH = Wish(speedup=1.2)
+TRIED = ("alloc-moe-refill", "oea", "alloc-moe", "uniform")
+"""Methods that are tried for the wish."""
 WINDOW, BATCH = 256, 8
 
 
@@ -44,7 +51,7 @@ def demo(
     """Run everything into the folder `out`; what an earlier, interrupted run measured is kept.
 
     Speed is measured on `shape`; None: the wide shape that belongs to an embedded model, any other model itself.
-    Returns the report's summary, with the paths of the page and the records.
+    Returns the report's summary, with what was found for the wish (`tune`) and the paths of the page and the records.
 
     Raises AllocMoEError for a wide shape of another L, N or K than the model's.
     """
@@ -73,10 +80,15 @@ def demo(
     if not speed.measured(path, timed, timed_plans, size.protocol, seed):
         for record in speed.session(timed, timed_plans, size.protocol, seed, progress):
             records.append(path, record)
+    if progress:
+        tqdm.write(f"a plan for a wish: {WISH}", file=sys.stderr)
+    where = shape or shape_of(model)
+    asked = tuning.Model(model, shape=where if where in WIDE else None, methods=TRIED, seed=seed)
+    wish = tuning.tune(asked, WISH, out / "tune", minutes=size.minutes, progress=progress)
     page = out / "report.html"
-    found = records.load(path)
+    found = records.load(path) + [r for r in records.load(Path(wish["records"])) if r.about == "tune"][-1:]
     report.write(found, page, f"Alloc-MoE on {model}")
-    return {**report.summary(found), "page": str(page), "records": str(path)}
+    return {**report.summary(found), "tune": wish, "page": str(page), "records": str(path)}
 
 
 def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) -> tuple[HFEngine, list[Plan]]:

@@ -22,10 +22,12 @@ from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
+from allocmoe.tune import size, timing
 
 pytestmark = pytest.mark.whole
 MODEL = "mini-olmoe"
-TINY = Size(calibration=1, windows=2, items=6, protocol=Protocol(batch=2, prompt=8, decode=2, warmups=0, runs=2))
+SHORT = Protocol(batch=2, prompt=8, decode=2, warmups=0, runs=2)
+TINY = Size(calibration=1, windows=2, items=6, protocol=SHORT)
 SPEC = MoESpec.from_folder(resolve(MODEL))
 WANTED = {("original", SPEC.original_budget)}
 WANTED |= {(name, budget) for name in for_windows() if name != "original" for budget in SPEC.budgets()}
@@ -36,6 +38,9 @@ def run(out: Path) -> dict[str, Any]:
     """With the model's own wide shape, made thin: same layers, experts and plans, less to multiply."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(shapes.SHAPES, "olmoe-wide", lambda: shapes._olmoe(**shapes._SMALL, intermediate_size=16))
+        patch.setattr(timing, "apart", lambda _what, start, *args: start(*args))
+        patch.setattr(size, "SIZES", {0: size.Size(1, (8, 8, 8), SHORT, SHORT, rounds=1)})
+        patch.setattr(module.tuning, "WINDOW", 16)
         return demo(MODEL, out, TINY, progress=False)
 
 
@@ -70,15 +75,20 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, counted: list[Plan]) -
 @pytest.fixture(scope="module")
 def resumed(interrupted: tuple[Path, list[Record]], counted: list[Plan]) -> tuple[Path, dict[str, Any]]:
     """The same folder after the same command again, and what that returned."""
-    out, measure = interrupted[0], quality._measure
+    out, measure, save = interrupted[0], quality._measure, Sensitivity.save
+
+    def saving(profile: Sensitivity, path: Path) -> None:
+        assert path.parent != out, "the profile was whole"
+        save(profile, path)
 
     def counting(engine: Any, plan: Plan, *args: Any) -> Record:
-        counted.append(plan)
+        if len(args[0].ids) == TINY.windows:  # else it is a candidate's for the wish
+            counted.append(plan)
         return measure(engine, plan, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "_measure", counting)
-        patch.setattr(Sensitivity, "save", lambda *_: pytest.fail("the profile was whole"))
+        patch.setattr(Sensitivity, "save", saving)
         return out, run(out)
 
 
@@ -154,6 +164,15 @@ def test_the_page_is_there(resumed: tuple[Path, dict[str, Any]]) -> None:
     page = Path(found["page"]).read_text("utf-8")
     assert page.rstrip().endswith("</html>")
     assert MODEL in page
+
+
+def test_it_ends_with_a_plan_for_a_wish(resumed: tuple[Path, dict[str, Any]]) -> None:
+    out, found = resumed
+    wish = found["tune"]
+    assert wish["asked"] == str(module.WISH)
+    assert wish["method"] in module.TRIED
+    assert Plan.load(out / "tune" / "plan.json").method == wish["method"]
+    assert "What the wish costs" in Path(found["page"]).read_text("utf-8")
 
 
 def test_a_demo_run_again_adds_nothing(resumed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

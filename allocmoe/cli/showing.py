@@ -43,7 +43,7 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Profile, allocate every method at the four budgets, evaluate, time, and write the page.
+    """Profile, allocate every method at the four budgets, evaluate, time, find a plan for a wish, and write the page.
 
     Interrupted, it goes on where it was. Example: [bold]allocmoe demo --out out/demo[/bold]
     """
@@ -54,5 +54,9 @@ def demo(
     found = pipeline.demo(model, to, size, shape=shape, seed=seed, progress=not as_json)
     if as_json:
         return print_json(found)
+    wish = found["tune"]
+    nearest = "" if wish["met"] else "not to be had, the nearest is "
+    fast = f"measured {wish['measured']['speedup'][0]:.2f}x"
+    out.print(f"{wish['asked']}: {nearest}{wish['method']} at {wish['budget']}, {fast}; plan {wish['plan']}")
     out.print(f"Open {found['page']} in a browser. Records: {found['records']}, plans: {to / 'plans'}")
     return None

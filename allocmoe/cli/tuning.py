@@ -110,11 +110,15 @@ def tune(
     Example: [bold]allocmoe tune mini-qwen --speedup 1.2 --minutes 3 --out out/tune[/bold]
     """
     from allocmoe.tune import run as tuning
+    from allocmoe.tune.candidates import methods_for
+    from allocmoe.tune.size import size_for
     from allocmoe.tune.wish import Limit, Wish
 
     check_engine(engine)
     check_machine(dtype, device)
     wish = Wish(speedup, Limit.parse(max_loss) if max_loss is not None else None)
+    methods_for(wish, method or (), batch)
+    size_for(minutes, batch)
     check_writable(to / "records.jsonl")
     asked = tuning.Model(
         model, engine, shape, text, calibration, dtype, device, tuple(method or ()), items, seed

@@ -48,5 +48,9 @@ def size_for(minutes: float, batch: int) -> Size:
     few, more, most = (max(batch, n // batch * batch) for n in size.windows)
     counts = few, max(more, few), max(most, 2 * batch)
     return replace(
-        size, calibration=max(size.calibration, batch), windows=counts, fit=replace(size.fit, batch=batch), final=replace(size.final, batch=batch)
-    )  # fmt: skip
+        size,
+        calibration=max(size.calibration, batch),
+        windows=counts,
+        fit=replace(size.fit, batch=batch),
+        final=replace(size.final, batch=batch),
+    )

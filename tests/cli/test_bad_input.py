@@ -16,6 +16,7 @@ ALLOCATE = ["allocate", MODEL, "--out", "TMP/plan.json"]
 PROFILE = ["profile", MODEL, *TINY, "--out", "TMP/profile.json"]
 EVAL = ["eval", MODEL, *TINY, "--items", "0", "--records", "TMP/records.jsonl"]
 BENCH = ["bench", "olmoe-small", "--records", "TMP/records.jsonl"]
+TUNE = ["tune", MODEL, "--out", "TMP/t"]
 GATE = ["gate", "MADE/records.jsonl", "--baseline", "MADE/records.jsonl"]
 
 BAD: dict[str, tuple[list[str], list[str]]] = {
@@ -55,6 +56,17 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no batch": ([*EVAL, "--batch", "0"], ["--batch"]),
     "unknown dtype": ([*PROFILE, "--dtype", "float8"], ["unknown dtype 'float8'", "bfloat16"]),
     "unknown device": ([*PROFILE, "--device", "abacus"], ["no device 'abacus'"]),
+    "a text for a shape without a tokenizer": ([*BENCH, "--text", "mini-test"], ["no tokenizer", "olmoe-wide"]),
+    "no model to fit": (["fit", "nowhere", "--records", "TMP/r.jsonl"], ["no model folder at nowhere"]),
+    "unknown engine to fit": (["fit", MODEL, "--engine", "magic"], ["unknown engine 'magic'"]),
+    "no place for costs": (["fit", MODEL, "--records", "MADE/file/r.jsonl"], ["cannot write"]),
+    "no wish": (["tune", MODEL, "--out", "TMP/t"], ["--speedup 1.5, --max-loss 1%"]),
+    "a slower wish": ([*TUNE, "--speedup", "0.9"], ["a speedup must be above 1"]),
+    "a loss of nothing": ([*TUNE, "--max-loss", "a bit"], ["a rise of perplexity like 1%"]),
+    "no time": ([*TUNE, "--speedup", "2", "--minutes", "0"], ["minutes must be above 0"]),
+    "a method that no fit prices": ([*TUNE, "--speedup", "2", "--method", "naee"], ["no fit times", "top_k"]),
+    "small passes alone": ([*TUNE, "--max-loss", "1 points", "--method", "oea"], ["prefill"]),
+    "no place to tune": (["tune", MODEL, "--speedup", "2", "--out", "MADE/file/t"], ["cannot write"]),
     "unknown dtype to bench": ([*BENCH, "--dtype", "float8"], ["unknown dtype 'float8'"]),
     "unknown device to bench": ([*BENCH, "--device", "abacus"], ["no device 'abacus'"]),
     "truncated plan": ([*EVAL, "--plan", "MADE/plan-cut.json"], ["plan-cut.json", "not a whole JSON document"]),

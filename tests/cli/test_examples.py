@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ from calls import made as made
 
 from allocmoe import cli
 from allocmoe import demo as pipeline
+from allocmoe.measure import shapes
 from allocmoe.measure.protocol import Protocol
 from allocmoe.plan import Plan
+from allocmoe.tune import run as tuning
+from allocmoe.tune import size, timing
 
 pytestmark = pytest.mark.whole
+SHORT = Protocol(batch=2, prompt=4, decode=2, warmups=0, runs=2)
 
 
 def examples() -> dict[str, str]:
@@ -54,6 +59,13 @@ def test_the_example_runs(verb: str, workplace: Path, monkeypatch: pytest.Monkey
         small = Protocol(batch=1, prompt=4, decode=2, warmups=0, runs=2)
         monkeypatch.setattr(pipeline, "QUICK", pipeline.Size(calibration=1, windows=2, items=2, protocol=small))
         monkeypatch.setattr(pipeline, "for_windows", lambda: ["original", "uniform", "alloc-moe"])
+    if verb in ("demo", "tune"):  # as typed, but of less, and in this process
+        monkeypatch.setattr(size, "SIZES", {0: size.Size(1, (8, 8, 8), SHORT, SHORT, rounds=1)})
+        monkeypatch.setattr(tuning, "WINDOW", 16)
+        monkeypatch.setattr(timing, "apart", lambda _what, start, *args: start(*args))
+        for shape, make in (("olmoe-wide", shapes._olmoe), ("qwen-wide", shapes._qwen)):
+            own = {"intermediate_size": 16} if "olmoe" in shape else {"moe_intermediate_size": 16}
+            monkeypatch.setitem(shapes.SHAPES, shape, partial(make, **shapes._SMALL, **own))
     if verb == "measure":  # as typed, but of a smaller suite
         (workplace / "suite.json").write_text(json.dumps({
             "models": [MODEL], "timed": [["transformers", MODEL]], "methods": ["uniform", "alloc-moe"], "windows": 2,
@@ -62,7 +74,8 @@ def test_the_example_runs(verb: str, workplace: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("ALLOCMOE_SUITE", "suite.json")
     monkeypatch.chdir(workplace)
     result = call(*shlex.split(EXAMPLES[verb]))
-    assert result.code == (2 if verb == "gate" else 0), result.err  # one session of bench cannot show a speed
+    # one session of bench cannot show a speed; whether a wish is met is up to the machine
+    assert result.code in {"gate": (2,), "tune": (0, 3)}.get(verb, (0,)), result.err
     assert result.out
     assert "Traceback" not in result.err
     for option in ("--out", "--records"):
