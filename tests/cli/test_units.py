@@ -18,7 +18,16 @@ from allocmoe.spec import fingerprint
 
 MARK = fingerprint(resolve(MODEL))
 L, K = SPEC.layers, SPEC.top_k
-FIT = Record("cost", MODEL, MARK, None, None, None, {}, {"distinct_ms": 0.5, "pair_ms": 0.125, "step_ms/8": 10.0})
+FIT = Record(
+    "cost",
+    MODEL,
+    MARK,
+    None,
+    None,
+    None,
+    {},
+    {"distinct_ms": 0.5, "pair_ms": 0.125, "step_ms/8": 10.0, "rule_ms/refill": 0.0},
+)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from allocmoe import records
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure import fit as fitting
-from allocmoe.measure.fit import HELD_OUT, Point, StepCost, designed, errors, fitted, held_out
+from allocmoe.measure.fit import HELD_OUT, Point, designed, errors, fitted, held_out
 from allocmoe.measure.protocol import Protocol
+from allocmoe.records.step import StepCost
 from tests.conftest import tiny
 
 KNOWN = StepCost({4: 9.0, 8: 12.0}, {"refill": 1.5, "alloc_t": 0.7}, 0.25, 0.03)
@@ -91,7 +92,7 @@ def test_points_that_do_not_tell_costs_apart_are_refused(points: list[Point], wo
 def test_what_was_not_timed_is_not_predicted() -> None:
     with pytest.raises(AllocMoEError, match="steps of 16 tokens were not timed, only of 4, 8"):
         KNOWN.of(16, "top_k", 1, 1)
-    with pytest.raises(AllocMoEError, match="naee was not timed"):
+    with pytest.raises(AllocMoEError, match="'naee' was not timed"):
         KNOWN.of(8, "naee", 1, 1)
 
 

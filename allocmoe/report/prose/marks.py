@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.report.prose.batches import BATCHES
 from allocmoe.report.prose.code import CODE
+from allocmoe.report.prose.costs import COSTS
 from allocmoe.report.prose.experts import EXPERTS, LEADS
 from allocmoe.report.prose.figures import FIGURES
 from allocmoe.report.prose.sources import Sources
@@ -18,7 +19,7 @@ from allocmoe.report.prose.tables import TABLES
 
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {
     "fig": {**FIGURES, **LEADS},
-    "table": {**TABLES, **EXPERTS, **BATCHES, **STUDIES, **CODE},
+    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **STUDIES, **CODE},
 }
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
 BEGINNING = re.compile(r"(?:\A|\n)[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*\Z")
