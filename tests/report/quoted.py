@@ -94,7 +94,38 @@ def at_sizes() -> list[Record]:
     return found
 
 
+def priced(expert: float) -> Record:
+    metrics = {"distinct_ms": expert, "pair_ms": 0.01, "step_ms/8": 30.0, "rule_ms/refill": 2.0,
+               "rule_ms/alloc_t_refill": 4.0, "held_out_error": 0.03}  # fmt: skip
+    near = {"distinct_ms": 0.05, "pair_ms": 0.01, "step_ms/8": 1.0, "rule_ms/refill": 1.0}
+    intervals = {name: [metrics[name] - by, metrics[name] + by] for name, by in near.items()}
+    return made(
+        "cost", None, None, plan=None, model=WIDE_NAME, setup={"batch": [8]}, metrics=metrics,
+        details={"intervals": intervals, "points": []},
+    )  # fmt: skip
+
+
+def timed() -> list[Record]:
+    """The plans of `lines`, moved to the wide shape and timed in one session."""
+    rules = {"oea": "refill", "alloc-moe-refill": "alloc_t_refill"}
+    found = []
+    for number, r in enumerate(lines()):
+        spent = {"per_layer": [r.budget / 16, r.budget / 16], "distinct_per_layer": r.spent["distinct_per_layer"]}
+        samples = {f"{p}_s": [(2 - number / 20) * (1 + 0.01 * i) for i in range(4)] for p in ("prefill", "decode")}
+        details = {**r.details, "token_rule": rules.get(str(r.method), "top_k")}
+        record = made(
+            "speed", r.method, r.budget, plan=r.plan, setup={"engine": "vllm", "batch": 8, "session": "one"},
+            samples=samples, spent={"decode": spent}, details=details,
+        )  # fmt: skip
+        found.append(onto(record))
+    return found
+
+
+WIDE_NAME = "olmoe-wide (random weights)"
+PRICES, TIMED = [priced(0.5), priced(0.25)], timed()
 FILES = {
+    "prices": PRICES[-1:],
+    "pairs": TIMED,
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],
     "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
     "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],
