@@ -41,6 +41,7 @@ def run(out: Path) -> dict[str, Any]:
         patch.setattr(timing, "apart", lambda _what, start, *args: start(*args))
         patch.setattr(size, "SIZES", {0: size.Size(1, (8, 8, 8), SHORT, SHORT, rounds=1)})
         patch.setattr(module.tuning, "WINDOW", 16)
+        patch.setattr(module, "TRIED", ("alloc-moe", "uniform"))
         return demo(MODEL, out, TINY, progress=False)
 
 
@@ -170,7 +171,7 @@ def test_it_ends_with_a_plan_for_a_wish(resumed: tuple[Path, dict[str, Any]]) ->
     out, found = resumed
     wish = found["tune"]
     assert wish["asked"] == str(module.WISH)
-    assert wish["method"] in module.TRIED
+    assert wish["method"] in ("alloc-moe", "uniform")
     assert Plan.load(out / "tune" / "plan.json").method == wish["method"]
     assert "What the wish costs" in Path(found["page"]).read_text("utf-8")
 

@@ -19,8 +19,8 @@ from allocmoe import demo as pipeline
 from allocmoe.measure import shapes
 from allocmoe.measure.protocol import Protocol
 from allocmoe.plan import Plan
+from allocmoe.tune import candidates, size, timing
 from allocmoe.tune import run as tuning
-from allocmoe.tune import size, timing
 
 pytestmark = pytest.mark.whole
 SHORT = Protocol(batch=2, prompt=4, decode=2, warmups=0, runs=2)
@@ -62,6 +62,8 @@ def test_the_example_runs(verb: str, workplace: Path, monkeypatch: pytest.Monkey
     if verb in ("demo", "tune"):  # as typed, but of less, and in this process
         monkeypatch.setattr(size, "SIZES", {0: size.Size(1, (8, 8, 8), SHORT, SHORT, rounds=1)})
         monkeypatch.setattr(tuning, "WINDOW", 16)
+        monkeypatch.setattr(candidates, "TRIED", ("alloc-moe-refill", "uniform"))
+        monkeypatch.setattr(pipeline, "TRIED", ("uniform",))
         monkeypatch.setattr(timing, "apart", lambda _what, start, *args: start(*args))
         for shape, make in (("olmoe-wide", shapes._olmoe), ("qwen-wide", shapes._qwen)):
             own = {"intermediate_size": 16} if "olmoe" in shape else {"moe_intermediate_size": 16}
