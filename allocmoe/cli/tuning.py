@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +111,7 @@ def tune(
     Exit 0: the wish is met; 3: it cannot be had, and the nearest that can is told. Interrupted, it goes on.
     Example: [bold]allocmoe tune mini-qwen --speedup 1.2 --minutes 3 --out out/tune[/bold]
     """
+    from allocmoe.mini import resolve
     from allocmoe.tune import run as tuning
     from allocmoe.tune.candidates import methods_for
     from allocmoe.tune.size import size_for
@@ -132,20 +135,18 @@ def tune(
         promised, (fast, lost) = end["promised"], (end["measured"][n] for n in ("speedup", "loss"))
         table.add_row(
             Path(end["plan"]).name, end["method"], str(end["budget"]), f"{promised['speedup']:.2f}x",
-            f"{fast[0]:.2f}x [{fast[1]:.2f}, {fast[2]:.2f}]".replace("[", "("). replace("]", ")"),
+            f"{fast[0]:.2f}x ({fast[1]:.2f} to {fast[2]:.2f})",
             f"{promised['loss']:.3g}", f"{lost[0]:.3g} ({lost[1]:.3g} to {lost[2]:.3g})",
         )  # fmt: skip
     out.print(table)
     unit = {"perplexity": "% of perplexity", "kl": "nats of KL divergence", "accuracy": "points of accuracy"}
-    out.print(
-        f"loss in {unit[found['metric']]}; intervals of 95 %; {batch} sequences at a time; report: {found['report']}"
-    )
+    out.print(f"loss in {unit[found['metric']]}; intervals of 95 %; {batch} sequences at a time")
+    out.print(f"Open {found['report']} in a browser. Records: {found['records']}")
     if not found["met"]:
         notes.print(f"{found['asked']} cannot be had: the table has the nearest that can", style="red", highlight=False)
-    out.print("To serve it:", highlight=False)
-    config = '{"allocmoe": {"plan": "' + found["plan"] + '"}}'
-    out.print(
-        f"vllm serve {model} --no-enable-prefix-caching --additional-config '{config}'",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    config = json.dumps({"allocmoe": {"plan": found["plan"]}})
+    line = shlex.join(
+        ["vllm", "serve", str(resolve(model)), "--no-enable-prefix-caching", "--additional-config", config]
+    )
+    out.print(f"To serve it (docs/serve.md): {line}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if found["met"] else UNMET)
