@@ -79,7 +79,7 @@ def profile(
         ),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Measure what this method needs; repeat.")] = None,
-    naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed: slow, for any model.")] = False,
+    naive: Annotated[bool, typer.Option(help="Algorithm 1 as printed, anew: slow, for any model.")] = False,
     decode_batch: Annotated[
         int, typer.Option(min=1, help="Sequences that decode together, for decode and decode_pairs.")
     ] = 8,

@@ -32,6 +32,17 @@ def test_what_is_there_is_kept_and_the_rest_is_measured(tmp_path: Path) -> None:
     assert Sensitivity.load(path).quantities.keys() == both.quantities.keys()
 
 
+def test_naive_measures_anew_what_has_a_slow_way(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    first = measured(path, FIRST, "perplexity", "distances")
+    other = {**first.quantities, "perplexity": [[2.0] * first.spec.top_k] * first.spec.layers}
+    Sensitivity(first.spec, first.fingerprint, other, first.measured, first.calibration).save(path)
+    again = kept(tiny("olmoe"), FIRST, 2, path, quantities=["perplexity", "distances"], naive=True, progress=False)
+    for row, was in zip(again.quantities["perplexity"], first.quantities["perplexity"], strict=True):
+        assert row == pytest.approx(was)
+    assert again.quantities["distances"] == first.quantities["distances"]
+
+
 def test_another_text_takes_the_place_of_the_old_profile_only_when_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,5 +153,5 @@ QUANTITY = Quantity(
         **dict.fromkeys(("batch", "passes"), ()),
     },
     positive=True,
-    current=lambda setting, value: value["batch"] == batch_of(setting),
+    current=lambda setting, value: value["batch"] == batch_of(setting) and not setting.naive,
 )

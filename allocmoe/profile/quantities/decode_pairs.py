@@ -44,5 +44,5 @@ QUANTITY = Quantity(
     },
     positive=True,
     needs=("decode",),
-    current=lambda setting, value: value["batch"] == batch_of(setting),
+    current=lambda setting, value: value["batch"] == batch_of(setting) and not setting.naive,
 )

@@ -25,4 +25,5 @@ QUANTITY = Quantity(
     _measure,
     shapes=lambda spec: (spec.layers, spec.top_k),
     positive=True,
+    current=lambda setting, _value: not setting.naive,
 )
