@@ -27,6 +27,8 @@ from allocmoe.cli.common import (
 )
 
 UNMET = 3
+BUSY = 0.1
+"""A fit that is off by more, relative, is worth a word."""
 Timed = Annotated[str, typer.Argument(help="A checkpoint folder, an embedded model, or a shape as for bench.")]
 
 
@@ -142,6 +144,12 @@ def tune(
     unit = {"perplexity": "% of perplexity", "kl": "nats of KL divergence", "accuracy": "points of accuracy"}
     out.print(f"loss in {unit[found['metric']]}; intervals of 95 %; {batch} sequences at a time")
     out.print(f"Open {found['report']} in a browser. Records: {found['records']}")
+    if found["prediction_error"] > BUSY:
+        off = f"{100 * found['prediction_error']:.0f} %"
+        why = (
+            f"predicted speeds were off by up to {off}: was the machine busy? On a quiet one a better plan may be found"
+        )
+        notes.print(f"note: {why}", style="yellow", highlight=False)
     if not found["met"]:
         notes.print(f"{found['asked']} cannot be had: the table has the nearest that can", style="red", highlight=False)
     config = json.dumps({"allocmoe": {"plan": found["plan"]}})

@@ -74,7 +74,7 @@ def told(end: End) -> dict[str, Any]:
 
 def written(
     out: Path, wish: Wish, batch: int, timed: Timed, measured: Sequence[Sequence[End]],
-    curves: Mapping[str, Sequence[Tried]],
+    curves: Mapping[str, Sequence[Tried]], off: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Write plans, the record of the search and the page; the document that `tune` returns.
 
@@ -83,6 +83,7 @@ def written(
         wish, batch, timed: what was asked for, and where it was timed.
         measured: per end of the front its finalists, the best first.
         curves: of each method the first look.
+        off: the furthest that the fitted cost was off, of the plans kept out of the fit, relative.
     """
     ends = [finalists[0] for finalists in measured]
     best = next((e for e in ends if e.met), ends[0])
@@ -93,6 +94,7 @@ def written(
         rows.append({"wish": end.about, "met": end.met, **told(end), "plan": str(path)})
     document = {
         "met": best.met, "asked": str(wish), "batch": batch, "metric": wish.metric,
+        "prediction_error": off,
         **{k: v for k, v in rows[ends.index(best)].items() if k not in ("wish", "met")}, "ends": rows,
     }  # fmt: skip
     plan, quality = best.tried.plan, best.records[1]

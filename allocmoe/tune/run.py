@@ -105,7 +105,8 @@ class _Search:
         measured = [
             self._ends(about, aim, field, curves, choosing, final, timed) for about, aim in self._aims().items()
         ]  # fmt: skip
-        return written(self.out, self.wish, self.batch, timed, measured, curves)
+        off = float(priced.metrics["held_out_error"])
+        return written(self.out, self.wish, self.batch, timed, measured, curves, off)
 
     def _say(self, text: str) -> None:
         if self.progress:

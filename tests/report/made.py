@@ -120,7 +120,14 @@ def tuned() -> Record:
     measured = {"speedup": [1.31, 1.28, 1.34], "loss": [2.5, 1.9, 3.1], "prefill_speedup": [1.02, 0.99, 1.05]}
     end = {"wish": "speedup", "met": True, "method": "alloc-moe", "budget": BUDGETS[0], "measured": measured,
            "promised": {"speedup": 1.33, "loss": 2.2}, "plan": "plan.json"}  # fmt: skip
-    document = {"met": True, "asked": "1.3x faster", "batch": 8, "metric": "perplexity", "ends": [end]}
+    document = {
+        "met": True,
+        "asked": "1.3x faster",
+        "batch": 8,
+        "metric": "perplexity",
+        "prediction_error": 0.04,
+        "ends": [end],
+    }
     return made(
         "tune", "alloc-moe", BUDGETS[0], setup={"engine": "vllm", "timed": "olmoe-wide"},
         details={"document": document, "front": front, "speedup": 1.3, "most": None},
