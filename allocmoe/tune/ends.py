@@ -15,6 +15,9 @@ from allocmoe.tune.candidates import Tried
 from allocmoe.tune.timing import Timed
 from allocmoe.tune.wish import Wish
 
+SHORT, OVER = 0.03, 0.25
+"""What an interval may excuse, relative: a wide one, of a busy machine or of little text, grants nothing by itself."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -128,10 +131,11 @@ def written(
 
 
 def at_least(measured: Interval, goal: float) -> bool:
-    """Whether a goal is reached, or lies within the interval of what was measured."""
-    return measured.estimate >= goal or measured.high >= goal
+    """Whether a speedup reaches a goal, or the goal lies within its interval and it is no more than SHORT below."""
+    return measured.estimate >= goal or (measured.high >= goal and measured.estimate >= goal * (1 - SHORT))
 
 
 def at_most(measured: Interval, limit: float) -> bool:
-    """Whether a loss is no more than a limit, or the limit lies within its interval."""
-    return measured.estimate <= limit or measured.low <= limit
+    """Whether a loss is no more than a limit, or the limit lies within its interval and it is no more than OVER
+    above."""
+    return measured.estimate <= limit or (measured.low <= limit and measured.estimate <= limit * (1 + OVER))
