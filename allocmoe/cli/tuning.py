@@ -146,10 +146,8 @@ def tune(
     out.print(f"Open {found['report']} in a browser. Records: {found['records']}")
     if found["prediction_error"] > BUSY:
         off = f"{100 * found['prediction_error']:.0f} %"
-        why = (
-            f"predicted speeds were off by up to {off}: was the machine busy? On a quiet one a better plan may be found"
-        )
-        notes.print(f"note: {why}", style="yellow", highlight=False)
+        why = "was the machine busy? On a quiet one a better plan may be found"
+        notes.print(f"note: predicted speeds were off by up to {off}: {why}", style="yellow", highlight=False)
     if not found["met"]:
         notes.print(f"{found['asked']} cannot be had: the table has the nearest that can", style="red", highlight=False)
     config = json.dumps({"allocmoe": {"plan": found["plan"]}})

@@ -59,6 +59,18 @@ def test_met_is_what_was_measured(found: tuple[dict[str, Any], Path]) -> None:
         assert end["met"] == (at_least(speed, 1.05) and at_most(lost, 20) and speed.estimate > 1)
 
 
+@pytest.mark.parametrize(("measured", "reached", "little"), [
+    ((1.2, 1.1, 1.3), True, True), ((1.25, 1.24, 1.26), True, False), ((1.18, 1.1, 1.3), True, True),
+    ((1.02, 0.8, 1.3), False, True), ((1.18, 1.17, 1.19), False, True), ((1.4, 1.1, 1.7), True, True),
+    ((1.6, 1.1, 2.1), True, False),
+])  # fmt: skip
+def test_a_wide_interval_alone_grants_nothing(
+    measured: tuple[float, float, float], reached: bool, little: bool
+) -> None:
+    assert at_least(Interval(*measured), 1.2) is reached
+    assert at_most(Interval(*measured), 1.2) is little
+
+
 def test_the_plan_is_the_models_and_refills_prompts_too(found: tuple[dict[str, Any], Path]) -> None:
     document, out = found
     engine = HFEngine.load(mini.resolve("mini-qwen"))

@@ -27,8 +27,8 @@ Asked for: {{ f.asked }}, {{ f.batch }} sequences at a time. {{ "Met" if f.met e
 {{ "%.2f" | format(e.measured.prefill_speedup[0]) }}\N{MULTIPLICATION SIGN}{{ ";" if not loop.last else "." }}
 {% endfor %}
 Lines are the candidates' first look, on little text, with speeds predicted from the distinct experts and pairs that
-they spend as if decoding; on plans kept out of the fit that was off by {{ "%.0f" | format(100 * f.prediction_error) }} %
-at most. Diamonds are measured, speed as timed on {{ f.timed }} with {{ f.engine }}, loss on text that chose nothing.
+they spend as if decoding, off by {{ "%.0f" | format(100 * f.prediction_error) }} % at most on plans that were kept out
+of the fit. Diamonds are measured, speed as timed on {{ f.timed }} with {{ f.engine }}, loss on text that chose nothing.
 Bars are 95 % intervals. Right and down is better; the dashed lines are the wish.
 """
 
