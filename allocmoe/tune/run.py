@@ -30,7 +30,7 @@ from allocmoe.records.step import StepCost
 from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, ranked, refined
 from allocmoe.tune.ends import End, at_least, granted, order, written
 from allocmoe.tune.size import WINDOW, Size, size_for
-from allocmoe.tune.timing import Timed, speedup
+from allocmoe.tune.timing import Timed, aside, speedup
 from allocmoe.tune.wish import Wish
 
 GUARD = 1.02
@@ -199,7 +199,8 @@ class _Search:
         judged = field.tried([t.plan for t in finalists], text)
         spec = field.engine.spec
         whole = allocate("original", spec, field.engine.fingerprint, spec.original_budget)
-        first, *rest = timed.session([whole, *(t.plan for t in finalists)], self.size.final)
+        with aside(field.engine):
+            first, *rest = timed.session([whole, *(t.plan for t in finalists)], self.size.final)
         found = []
         for tried, held, record in zip(finalists, judged, rest, strict=True):
             fast, prefill = speedup("decode", record, first), speedup("prefill", record, first)

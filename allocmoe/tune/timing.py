@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from allocmoe import records
+from allocmoe.engines.hf import HFEngine
 from allocmoe.measure import fit, protocol
 from allocmoe.measure.protocol import Protocol
 from allocmoe.measure.starts import apart, live
@@ -77,6 +81,19 @@ class Timed:
         found = [Record.from_dict(document) for document in documents]
         records.append(self.path, *found)
         return found
+
+
+@contextmanager
+def aside(engine: HFEngine) -> Iterator[None]:
+    """Leave an accelerator to another process for a while: a vLLM that starts wants most of its memory."""
+    device = engine.model.device
+    if device.type != "cpu":
+        engine.model.to("cpu")
+        torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        engine.model.to(device)
 
 
 def _start(timed: Timed, plans: Sequence[dict[str, Any]], settings: Protocol) -> list[dict[str, Any]]:
