@@ -120,7 +120,7 @@ def test_only_the_wanted_sections_are_drawn_and_an_unknown_one_is_refused(record
     ids = set(Tags(page.render(records, "Some", ["speed", "spent"])).ids)
     assert ids & {"quality", "speed", "plane", "layers", "sensitivity", "spent"} == {"speed", "spent"}
     with pytest.raises(
-        AllocMoEError, match="unknown section 'speeed': expected one of quality, distinct, speed, plane"
+        AllocMoEError, match="unknown section 'speeed': expected one of front, quality, distinct, speed, plane"
     ):
         report.write(records, tmp_path / "page.html", "None", ["speeed"])
     assert not list(tmp_path.iterdir())
