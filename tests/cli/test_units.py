@@ -16,6 +16,8 @@ from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records import Record, append
 from allocmoe.spec import fingerprint
 
+pytestmark = pytest.mark.whole
+
 MARK = fingerprint(resolve(MODEL))
 L, K = SPEC.layers, SPEC.top_k
 FIT = Record(

@@ -15,6 +15,8 @@ from measured import COMMIT, ENVIRONMENT, measured, slower
 from allocmoe import cli, records
 from allocmoe.records import Record
 
+pytestmark = pytest.mark.whole
+
 Files = dict[str, Path]
 
 
