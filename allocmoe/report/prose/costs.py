@@ -51,9 +51,10 @@ def faster(sources: Sources, speeds: str, quality: str, fitted: str, batch: str,
         cost = _fitted(sources, fitted, group.model)
         owner = sources.group(quality, group.owner["model"])
         known = {r.plan: r for r in owner.records}
-        pairs = [(s, known[p]) for s in group.records if (p := _own(s)) in known]
-        (base,) = [(s, q) for s, q in pairs if s.method == BASELINE and at(s, "1/2")]
         whole = next(s for s in group.records if s.method == ORIGINAL)
+        session = [s for s in group.records if s.setup["session"] == whole.setup["session"]]
+        pairs = [(s, known[p]) for s in session if (p := _own(s)) in known]
+        (base,) = [(s, q) for s, q in pairs if s.method == BASELINE and at(s, "1/2")]
         original = next(q for q in owner.records if q.method == ORIGINAL)
         for method in among.split(","):
             little = [(s, q) for s, q in pairs if s.method == method and _loss(q, original) <= _loss(base[1], original)]
