@@ -215,7 +215,9 @@ def slowdown(new: Sequence[float], old: Sequence[float], alpha: float = ALPHA) -
     change, variance = float(x.mean() - y.mean()), sum(parts)
     freedom = float(len(x) + len(y) - 2)
     if variance > 0:
-        freedom = variance**2 / sum(v * v / (len(side) - 1) for v, side in zip(parts, (x, y), strict=True))
+        # of shares: squares of small variances are 0 in float64
+        shares = [(part / variance) ** 2 / (len(side) - 1) for part, side in zip(parts, (x, y), strict=True)]
+        freedom = 1 / sum(shares)
     error, critical = math.sqrt(variance), float(stats.t.ppf(1 - alpha, freedom))
     return Shift(
         change, change - critical * error, change + critical * error,

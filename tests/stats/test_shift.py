@@ -102,6 +102,15 @@ def test_slowdown_is_welchs_test(new, old):
         assert found.count == min(len(new), len(old))
 
 
+def test_slowdown_is_the_same_in_any_unit():
+    """Also where squares of variances vanish."""
+    new, old = [0.5, 0.7, 0.4], [0.1, 0.3]
+    whole = stats.slowdown(new, old)
+    for unit in (1e-150, 1e-100, 1e100):
+        found = stats.slowdown([unit * v for v in new], [unit * v for v in old])
+        assert (found.p, found.low / unit) == pytest.approx((whole.p, whole.low))
+
+
 def test_slowdown_without_noise_is_certain():
     assert stats.slowdown([0.5, 0.5], [0.25, 0.25]).p == 0
     assert stats.slowdown([0.25, 0.25], [0.25, 0.25]).p == 1
