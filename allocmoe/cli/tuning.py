@@ -36,7 +36,8 @@ def fit(
     model: Timed,
     to: Annotated[Path, typer.Option("--records", help="Records file to append to.")] = Path("cost.jsonl"),
     batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sequences that decode together; repeat. Default: 8.")
+        list[int] | None,
+        typer.Option(min=1, max=1024, help="Sequences that decode together; repeat. Default: 8."),
     ] = None,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 32,
     decode: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 32,
@@ -51,7 +52,8 @@ def fit(
     """Measure what a decode step costs here: ms per distinct expert, per kept pair, and the rest.
 
     Some 30 plans that touch different numbers of experts and keep different numbers of pairs are timed in one
-    session; a few that are left out of the fit say how well it predicts.
+    session; a few that are left out of the fit say how well it predicts. A session of this machine that the file
+    holds already is not timed again.
     Example: [bold]allocmoe fit olmoe-small --batch 4 --decode 4 --runs 2 --records cost.jsonl[/bold]
     """
     from allocmoe import records
@@ -65,9 +67,8 @@ def fit(
     records.resume(to)
     batches = sorted(set(batch or [8]))
     settings = Protocol(batches[0], prompt, decode, warmups, runs)
-    documents = fitting.start(engine, model, dtype, device, batches, settings, seed, not as_json)
-    cost, *timed = map(Record.from_dict, documents)
-    records.append(to, *timed, cost)
+    cost = Record.from_dict(fitting.start(engine, model, dtype, device, batches, settings, to, seed, not as_json))
+    records.append(to, cost)
     if as_json:
         return print_json({"records": str(to), **cost.metrics, "intervals": cost.details["intervals"]})
     table = Table("what", "ms", "95 % interval")
@@ -76,7 +77,7 @@ def fit(
         table.add_row(words, f"{cost.metrics[name]:.4f}", f"{low:.4f} to {high:.4f}")
     out.print(table)
     out.print(
-        f"{len(timed)} plans timed; of those kept out of the fit the furthest is off by "
+        f"{len(cost.details['points'])} plans timed; of those kept out of the fit the furthest is off by "
         f"{100 * cost.metrics['held_out_error']:.1f} %; wrote {to}"
     )
     return None
@@ -89,7 +90,7 @@ def tune(
         str | None,
         typer.Option(help="1% (perplexity), '0.02 nats' (KL divergence) or '1 points' (task accuracy) at most."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences that decode together.")] = 8,
     minutes: Annotated[float, typer.Option(help="About how long to take; more time is more windows and rounds.")] = 30,
     to: Annotated[Path, typer.Option("--out", help="Folder for plan, records and report.")] = Path("out/tune"),
     text: Text = "mini-test",
@@ -115,19 +116,16 @@ def tune(
     """
     from allocmoe.mini import resolve
     from allocmoe.tune import run as tuning
-    from allocmoe.tune.candidates import methods_for
-    from allocmoe.tune.size import size_for
-    from allocmoe.tune.wish import Limit, Wish
+    from allocmoe.tune.wish import WORDS, Limit, Wish
 
     check_engine(engine)
     check_machine(dtype, device)
     wish = Wish(speedup, Limit.parse(max_loss) if max_loss is not None else None)
-    methods_for(wish, method or (), batch)
-    size_for(minutes, batch)
-    check_writable(to / "records.jsonl")
     asked = tuning.Model(
         model, engine, shape, text, calibration, dtype, device, tuple(method or ()), items, seed
     )  # fmt: skip
+    tuning.check(asked, wish, batch, minutes)
+    check_writable(to / "records.jsonl")
     found = tuning.tune(asked, wish, to, batch=batch, minutes=minutes, progress=not as_json)
     if as_json:
         print_json(found)
@@ -141,8 +139,7 @@ def tune(
             f"{promised['loss']:.3g}", f"{lost[0]:.3g} ({lost[1]:.3g} to {lost[2]:.3g})",
         )  # fmt: skip
     out.print(table)
-    unit = {"perplexity": "% of perplexity", "kl": "nats of KL divergence", "accuracy": "points of accuracy"}
-    out.print(f"loss in {unit[found['metric']]}; intervals of 95 %; {batch} sequences at a time")
+    out.print(f"loss in {WORDS[found['metric']]}; intervals of 95 %; {batch} sequences at a time")
     out.print(f"Open {found['report']} in a browser. Records: {found['records']}")
     if found["prediction_error"] > BUSY:
         off = f"{100 * found['prediction_error']:.0f} %"

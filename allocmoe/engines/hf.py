@@ -76,11 +76,9 @@ class HFEngine:
         """Load a checkpoint folder; AllocMoEError for a folder that holds no supported MoE model."""
         spec, mark = MoESpec.from_folder(folder), fingerprint(folder)
         transformers_logging.disable_progress_bar()
-        try:
+        with loading("model", folder):
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers raises every kind for a broken folder
-            raise AllocMoEError(f"cannot load the model in {folder}: {str(error).splitlines()[0][:200]}") from None
+        tokenizer = load_tokenizer(folder)
         model = model.to(torch.device(device))
         return cls(model, spec, model_name(folder), mark, tokenizer)
 
@@ -245,6 +243,21 @@ class HFEngine:
             return output
 
         return hook
+
+
+@contextmanager
+def loading(what: str, folder: Path | str) -> Iterator[None]:
+    """Around what transformers loads: it raises every kind of error for a broken folder, and here an AllocMoEError."""
+    try:
+        yield
+    except Exception as error:
+        raise AllocMoEError(f"cannot load the {what} in {folder}: {str(error).splitlines()[0][:200]}") from None
+
+
+def load_tokenizer(folder: Path | str) -> Any:
+    """The tokenizer of a checkpoint folder; AllocMoEError where there is none."""
+    with loading("tokenizer", folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def scoring_of(router: Any, spec: MoESpec) -> Scoring:

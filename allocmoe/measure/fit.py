@@ -16,14 +16,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from allocmoe import records
 from allocmoe.allocation import Request
 from allocmoe.engines import Engine
 from allocmoe.errors import AllocMoEError
-from allocmoe.measure.protocol import Protocol, session, setup
+from allocmoe.measure.protocol import Protocol, measured, session, setup
 from allocmoe.measure.starts import live
 from allocmoe.plan import Plan
 from allocmoe.records import Record
@@ -33,8 +35,7 @@ from allocmoe.spec import MoESpec
 
 DESIGN, HELD_OUT = "design", "held-out"
 """Methods of the plans that are fitted, and of those that are not."""
-RAGGED = ("alloc_t", "alloc_t_refill")
-PRICED = (PLAIN, "refill", *RAGGED)
+PRICED = (PLAIN, "refill", "alloc_t", "alloc_t_refill")
 """The token rules that a fit times."""
 
 
@@ -70,7 +71,7 @@ def designed(spec: MoESpec, fingerprint: str, tokens: int) -> list[Plan]:
     if tokens > 1:
         for base in _spread(1, top, 4):
             found += [make("refill", base, pairs) for pairs in _spread(base, top, 3)]
-    for rule in RAGGED[: 1 if tokens == 1 else 2]:
+    for rule in ["alloc_t"] if tokens == 1 else ["alloc_t", "alloc_t_refill"]:
         found += [make(rule, k) for k in _spread(1, top, 4)]
     return found
 
@@ -78,13 +79,13 @@ def designed(spec: MoESpec, fingerprint: str, tokens: int) -> list[Plan]:
 def held_out(spec: MoESpec, fingerprint: str, tokens: int, seed: int = 0, each: int = 2) -> list[Plan]:
     """Plans of every rule with layers drawn at random, which the fit does not see."""
     rng, make = random.Random(seed), _Maker(spec, fingerprint, HELD_OUT, tokens)
-    rules = ["top_k", *(["refill"] if tokens > 1 else []), *RAGGED[: 1 if tokens == 1 else 2]]
-    drawn = [
-        [(rule, [rng.randint(1, rng.choice([spec.top_k, 1 + spec.top_k // 2])) for _ in range(spec.layers)])]
-        for rule in rules
-        for _ in range(each)
-    ]
-    return [make(rule, layers) for pair in drawn for rule, layers in pair]
+    rules = [PLAIN, "alloc_t"] if tokens == 1 else PRICED
+    found = []
+    for rule in rules:
+        for _ in range(each):
+            most = rng.choice([spec.top_k, 1 + spec.top_k // 2])
+            found.append(make(rule, [rng.randint(1, most) for _ in range(spec.layers)]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ def points(found: Sequence[Record]) -> Iterator[Point]:
     sessions: dict[str, list[Record]] = {}
     for record in found:
         sessions.setdefault(str(record.setup["session"]), []).append(record)
-    for records in sessions.values():
-        logs = np.log([r.samples["decode_s"] for r in records])
+    for timed in sessions.values():
+        logs = np.log([r.samples["decode_s"] for r in timed])
         own = np.median(logs - logs.mean(axis=0), axis=1) + np.median(logs.mean(axis=0))
-        yield from _points(records, 1e3 * np.exp(own))
+        yield from _points(timed, 1e3 * np.exp(own))
 
 
 def _points(found: Sequence[Record], ms: np.ndarray) -> Iterator[Point]:
@@ -183,23 +184,31 @@ def errors(cost: StepCost, known: Sequence[Point]) -> np.ndarray:
 
 
 def fit(
-    engine: Engine, batches: Sequence[int], protocol: Protocol, seed: int = 0, progress: bool = True
-) -> tuple[Record, list[Record]]:
+    engine: Engine, batches: Sequence[int], protocol: Protocol, path: Path, seed: int = 0, progress: bool = True
+) -> Record:
     """Time a designed set of plans at every batch size, and fit the cost of a step.
 
-    Returns the record of the cost (about "cost") and the speed records that it was fitted to.
+    Args:
+        engine: of the model.
+        batches: T; each is one session.
+        protocol: of a session; its batch is not looked at.
+        path: records file. A session of this machine that it holds is not timed again; others are appended as they are
+            made.
+        seed, progress: as everywhere.
+
+    Returns the record of the cost (about "cost"), which is not in the file yet.
     """
     timed: list[Record] = []
     for tokens in batches:
         plans = designed(engine.spec, engine.fingerprint, tokens)
         plans += held_out(engine.spec, engine.fingerprint, tokens, seed)
-        timed += session(engine, plans, replace(protocol, batch=tokens), seed, progress)
-    return as_record(engine, timed, asked(engine, batches, protocol, seed)), timed
-
-
-def asked(engine: Engine, batches: Sequence[int], protocol: Protocol, seed: int) -> dict[str, Any]:
-    """The setup of a cost record."""
-    return {**setup(engine, protocol, seed), "batch": list(batches)}
+        settings = replace(protocol, batch=tokens)
+        found = measured(path, engine, plans, settings, seed)
+        if not found or not all({**r.environment, **records.machine()} == r.environment for r in found):
+            found = session(engine, plans, settings, seed, progress)
+            records.append(path, *found)
+        timed += found
+    return as_record(engine, timed, {**setup(engine, protocol, seed), "batch": list(batches)})
 
 
 def as_record(engine: Engine, timed: Sequence[Record], settings: dict[str, Any]) -> Record:
@@ -238,11 +247,11 @@ def named(cost: Record) -> dict[str, str]:
 
 
 def start(
-    engine: str, model: str, dtype: str, device: str, batches: Sequence[int], protocol: Protocol, seed: int,
-    progress: bool,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Start an engine and fit its steps: the cost record's document, then those of the speed records."""
+    engine: str, model: str, dtype: str, device: str, batches: Sequence[int], protocol: Protocol, path: Path,
+    seed: int, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Start an engine and fit its steps, see `fit`: the cost record's document."""
     started = live(engine, model, dtype, device, seed)
-    found, timed = fit(started, batches, protocol, seed, progress)
+    found = fit(started, batches, protocol, path, seed, progress)
     started.close()
-    return [found.to_dict(), *(record.to_dict() for record in timed)]
+    return found.to_dict()

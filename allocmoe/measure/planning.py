@@ -8,7 +8,7 @@ from typing import Any
 
 from allocmoe import mini
 from allocmoe.data.text import Windows, windows
-from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.hf import HFEngine, load_tokenizer
 from allocmoe.errors import AllocMoEError
 from allocmoe.measure.protocol import Protocol, random_profile
 from allocmoe.measure.wide import WIDE, transplanted
@@ -65,5 +65,5 @@ def prompts_of(shape: str, text: str, protocol: Protocol) -> Windows:
     """
     if shape not in WIDE:
         raise AllocMoEError(f"{shape[:60]} has no tokenizer: a text can be read for {', '.join(WIDE)}")
-    tokenizer = HFEngine.load(mini.resolve(WIDE[shape])).tokenizer
+    tokenizer = load_tokenizer(mini.resolve(WIDE[shape]))
     return windows(tokenizer, text, protocol.batch, protocol.prompt + protocol.decode)

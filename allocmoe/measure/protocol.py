@@ -28,7 +28,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.methods import needs
 from allocmoe.plan import Plan
 from allocmoe.profile.run import profile
-from allocmoe.records import Record
+from allocmoe.records import Record, views
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,19 @@ def random_profile(engine: HFEngine, names: Sequence[str], seed: int = 0, progre
     return profile(engine, Windows(ids, "random tokens"), 8, quantities=needs(names), seed=seed, progress=progress)
 
 
-def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> bool:
-    """Whether a records file already holds one whole session of these plans under this protocol."""
-    wanted = {plan.digest for plan in plans}
-    sessions: dict[str, set[str | None]] = {}
-    for record in records.resume(path):
-        settings = {k: v for k, v in record.setup.items() if k != "session"}
-        if (
-            record.about == "speed"
-            and record.fingerprint == engine.fingerprint
-            and settings == setup(engine, protocol, seed)
-        ):
-            sessions.setdefault(record.setup["session"], set()).add(record.plan)
-    return any(wanted <= found for found in sessions.values())
+def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> list[Record]:
+    """The records of one whole session of these plans under this protocol that a file holds, see `whole_session`."""
+    wanted = setup(engine, protocol, seed)
+    same = [r for r in records.resume(path) if r.fingerprint == engine.fingerprint and views.setup(r) == wanted]
+    return whole_session(same, [plan.digest for plan in plans])
+
+
+def whole_session(found: Sequence[Record], wanted: Sequence[str]) -> list[Record]:
+    """The speed records of one session that timed all of some plans, in the order of their digests; none if no session
+    did. A transplanted plan also goes by the digest that it has on the embedded model."""
+    sessions: dict[str, dict[str | None, Record]] = {}
+    for record in found:
+        if record.about == "speed":
+            own = record.details.get("transplanted", {}).get("plan")
+            sessions.setdefault(record.setup["session"], {}).update({own: record, record.plan: record})
+    return next(([known[w] for w in wanted] for known in sessions.values() if set(wanted) <= set(known)), [])

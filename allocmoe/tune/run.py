@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from allocmoe import mini, records
 from allocmoe.data.text import Windows, windows
-from allocmoe.engines.hf import HFEngine
+from allocmoe.engines.hf import HFEngine, load_tokenizer
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.measure.wide import shape_of
@@ -27,6 +27,7 @@ from allocmoe.methods import allocate, needs
 from allocmoe.profile.run import as_record, kept
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records.step import StepCost
+from allocmoe.spec import MoESpec
 from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, ranked, refined
 from allocmoe.tune.ends import End, at_least, granted, order, written
 from allocmoe.tune.size import WINDOW, Size, size_for
@@ -69,8 +70,16 @@ def tune(
 
     Raises AllocMoEError for a model, text or engine that does not work; an unmet wish is no error.
     """
-    search = _Search(model, wish, out, batch, time.monotonic() + 60 * minutes, size_for(minutes, batch), progress)
-    return search.run()
+    return _search(model, wish, out, batch, minutes, progress).run()
+
+
+def check(model: Model, wish: Wish, batch: int, minutes: float) -> None:
+    """AllocMoEError for what `tune` would refuse before it measures anything; nothing is written."""
+    _search(model, wish, Path(), batch, minutes, False).inputs()
+
+
+def _search(model: Model, wish: Wish, out: Path, batch: int, minutes: float, progress: bool) -> _Search:
+    return _Search(model, wish, out, batch, time.monotonic() + 60 * minutes, size_for(minutes, batch), progress)
 
 
 @dataclass(frozen=True)
@@ -84,19 +93,17 @@ class _Search:
     progress: bool
 
     def run(self) -> dict[str, Any]:
-        model, size, path = self.model, self.size, self.out / "records.jsonl"
-        names = methods_for(self.wish, model.methods, self.batch)
-        timed = Timed(model.engine, model.timed, model.dtype, model.device, model.seed, path, self.progress)
+        model, size = self.model, self.size
+        names, timed, (choosing, final, calibration) = self.inputs()
         self._say(f"1 of 4: the cost of a decode step of {self.batch} sequences on {model.timed}, {model.engine}")
         priced = timed.cost(size.fit)
         cost = StepCost.from_metrics(priced.metrics)
         engine = HFEngine.load(mini.resolve(model.name), model.dtype, model.device)
-        choosing, final = self._texts(engine)
         self._say(f"2 of 4: what {', '.join(names)} need to know of {model.name}")
-        known = self._profile(engine, names, cost.pair > 0, path)
+        known = self._profile(engine, names, calibration, cost.pair > 0)
         suite = TaskSuite(engine) if self.wish.metric == "accuracy" else None
         field = Field(
-            engine, known, cost, self.batch, self.wish, path, suite, model.items if suite else 0, model.seed,
+            engine, known, cost, self.batch, self.wish, self._path, suite, model.items if suite else 0, model.seed,
             self.progress,
         )  # fmt: skip
         self._say("3 of 4: candidates")
@@ -107,6 +114,18 @@ class _Search:
         ]  # fmt: skip
         off = float(priced.metrics["held_out_error"])
         return written(self.out, self.wish, self.batch, timed, measured, curves, off)
+
+    @property
+    def _path(self) -> Path:
+        return self.out / "records.jsonl"
+
+    def inputs(self) -> tuple[list[str], Timed, tuple[Windows, Windows, Windows]]:
+        """The methods to try, what is timed, and the texts; AllocMoEError for anything wrong with them."""
+        model, folder = self.model, mini.resolve(self.model.name)
+        names = methods_for(self.wish, model.methods, self.batch)
+        timed = Timed(model.engine, model.timed, model.dtype, model.device, model.seed, self._path, self.progress)
+        timed.check(model.name, MoESpec.from_folder(folder))
+        return names, timed, self._texts(load_tokenizer(folder))
 
     def _say(self, text: str) -> None:
         if self.progress:
@@ -122,30 +141,35 @@ class _Search:
             found["loss"] = None
         return found
 
-    def _texts(self, engine: HFEngine) -> tuple[Windows, Windows]:
-        """Windows to choose on, and others to judge by."""
+    def _texts(self, tokenizer: Any) -> tuple[Windows, Windows, Windows]:
+        """Windows to choose on, others to judge by, and those of the profile."""
         _, more, most = self.size.windows
-        whole = windows(engine.tokenizer, self.model.text, more + most, WINDOW)
+        whole = windows(tokenizer, self.model.text, more + most, WINDOW)
+        calibration = windows(tokenizer, self.model.calibration, self.size.calibration, WINDOW)
         left = (len(whole.ids) - more) // self.batch * self.batch
         if left < self.batch:
             raise AllocMoEError(
                 f"the text {self.model.text} has {len(whole.ids)} windows of {WINDOW} tokens: tuning for {self.batch} "
                 f"sequences needs {more + self.batch}; give a longer one"
             )
-        return _rows(whole, more), _rows(whole, more + left, more)
+        if len(calibration.ids) < self.batch:
+            raise AllocMoEError(
+                f"the text {self.model.calibration} has {len(calibration.ids)} windows of {WINDOW} tokens: tuning for "
+                f"{self.batch} sequences needs as many; give a longer one"
+            )
+        return _rows(whole, more), _rows(whole, more + left, more), calibration
 
-    def _profile(self, engine: HFEngine, names: Sequence[str], priced: bool, path: Path) -> Sensitivity | None:
+    def _profile(self, engine: HFEngine, names: Sequence[str], text: Windows, priced: bool) -> Sensitivity | None:
         """What the methods need; `priced`: pairs cost something here, so Alloc-D may want fewer."""
         wanted = needs(names) + ([PAIRS] if "alloc-d" in names and priced and self.size.pairs else [])
         if not wanted:
             return None
-        text = windows(engine.tokenizer, self.model.calibration, self.size.calibration, WINDOW)
         found = kept(
             engine, text, 8, self.out / "profile.json", quantities=wanted, seed=self.model.seed,
             progress=self.progress, decode_batch=self.batch,
         )  # fmt: skip
-        if not any(r.details.get("digest") == found.digest for r in records.resume(path) if r.about == "profile"):
-            records.append(path, as_record(engine, found))
+        if not any(r.details.get("digest") == found.digest for r in records.resume(self._path) if r.about == "profile"):
+            records.append(self._path, as_record(engine, found))
         return found
 
     def _curves(self, field: Field, names: Sequence[str], text: Windows) -> dict[str, list[Tried]]:
@@ -176,7 +200,7 @@ class _Search:
             if aim is None or late or at_least(best.speedup, self.wish.speedup or 0):
                 break
             further = aim * max(1.01, min(e.tried.speedup / e.speedup.estimate for e in ends[-len(finalists) :]))
-            if further == aim or best.tried.speedup < aim:
+            if best.tried.speedup < aim:
                 break
             aim = further
         return sorted(ends, key=order(about, self.wish))

@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 
-from allocmoe import records
+from allocmoe import mini, records
 from allocmoe.engines.hf import HFEngine
+from allocmoe.errors import AllocMoEError
 from allocmoe.measure import fit, protocol
 from allocmoe.measure.protocol import Protocol
+from allocmoe.measure.shapes import SHAPES
 from allocmoe.measure.starts import apart, live
 from allocmoe.measure.wide import WIDE, transplanted
 from allocmoe.plan import Plan
 from allocmoe.records import Record
+from allocmoe.spec import MoESpec, fingerprint
 from allocmoe.stats import Interval, log_ratio
 
 
@@ -46,41 +49,50 @@ class Timed:
 
     def cost(self, settings: Protocol) -> Record:
         """The cost of a step of `settings.batch` sequences: from the file if it is there, else fitted now."""
-        machine = records.machine()
-        for record in records.resume(self.path):
-            here = all(record.environment.get(name) == value for name, value in machine.items())
-            if record.about == "cost" and here and record.details.get("asked") == self._asked(settings):
+        for record in self._known(settings):
+            if record.about == "cost":
                 return record
-        started = self.engine, self.model, self.dtype, self.device
-        documents = apart(
-            f"{self.engine} with {self.model}", fit.start, *started, [settings.batch], settings, self.seed,
-            self.progress,
+        document = apart(
+            self._name, fit.start, self.engine, self.model, self.dtype, self.device, [settings.batch], settings,
+            self.path, self.seed, self.progress,
         )  # fmt: skip
-        first, *timed = map(Record.from_dict, documents)
-        first.details["asked"] = self._asked(settings)
-        records.append(self.path, *timed, first)
-        return first
-
-    def _asked(self, settings: Protocol) -> list[Any]:
-        return [self.engine, self.model, self.dtype, self.device, self.seed, vars(settings)]
+        return self._kept([document], settings)[0]
 
     def session(self, plans: Sequence[Plan], settings: Protocol) -> list[Record]:
-        """Records of one interleaved session of these plans, the unchanged model's first, in the order of the plans;
-        from the file if it holds one."""
-        wanted = [plan.digest for plan in plans]
-        sessions: dict[str, dict[str, Record]] = {}
-        asked = {**vars(settings), "engine": self.engine, "dtype": self.dtype, "seed": self.seed}
-        for record in records.resume(self.path):
-            if record.about == "speed" and all(record.setup.get(name) == value for name, value in asked.items()):
-                own = record.details.get("transplanted", {}).get("plan", record.plan)
-                sessions.setdefault(record.setup["session"], {})[own] = record
-        for known in sessions.values():
-            if set(wanted) <= set(known):
-                return [known[digest] for digest in wanted]
-        documents = apart(f"{self.engine} with {self.model}", _start, self, [p.to_dict() for p in plans], settings)
+        """Records of one interleaved session of these plans, in their order; from the file if it holds one."""
+        found = protocol.whole_session(self._known(settings), [plan.digest for plan in plans])
+        return found or self._kept(apart(self._name, _start, self, [p.to_dict() for p in plans], settings), settings)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.engine} with {self.model}"
+
+    def _asked(self, settings: Protocol) -> list[Any]:
+        """Everything that decides a time, but for the plans: what a start was asked for, by whom."""
+        weights = "" if self.model in SHAPES else fingerprint(mini.resolve(self.model))
+        return [*self.described().values(), weights, self.seed, vars(settings), records.machine()]
+
+    def _known(self, settings: Protocol) -> list[Record]:
+        asked = self._asked(settings)
+        return [record for record in records.resume(self.path) if record.details.get("asked") == asked]
+
+    def _kept(self, documents: Sequence[dict[str, Any]], settings: Protocol) -> list[Record]:
         found = [Record.from_dict(document) for document in documents]
+        for record in found:
+            record.details["asked"] = self._asked(settings)
         records.append(self.path, *found)
         return found
+
+    def check(self, name: str, spec: MoESpec) -> None:
+        """AllocMoEError unless the plans of a model can run on what is timed: it itself, or a wide shape like it."""
+        if self.model == name:
+            return
+        like = MoESpec.from_config(SHAPES[self.model]()) if self.model in WIDE else None
+        if like is None or any(getattr(like, n) != getattr(spec, n) for n in ("layers", "experts", "top_k")):
+            raise AllocMoEError(
+                f"plans of {name[:60]} do not fit the shape {self.model[:60]}: time the model itself, or a shape with "
+                f"its MoE layers, experts and top-k among {', '.join(WIDE)}"
+            )
 
 
 @contextmanager

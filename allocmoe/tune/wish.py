@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from allocmoe import stats
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 from allocmoe.report.rows import attempt, perplexity_ratio
 from allocmoe.stats import Interval
 
 LOSSES = {"%": "perplexity", "nats": "kl", "points": "accuracy"}
 """Unit of a limit -> the metric that it limits: a rise of perplexity, a KL divergence, a fall of task accuracy."""
+
+WORDS = {"perplexity": "% of perplexity", "kl": "nats of KL divergence", "accuracy": "points of accuracy"}
+"""What a loss is counted in, for people."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,14 @@ class Limit:
 
     Attributes:
         metric: a value of LOSSES.
-        most: in the metric's unit.
+        most: in the metric's unit, see WORDS.
     """
 
     metric: str
     most: float
 
-    @property
-    def unit(self) -> str:
-        return METRICS[self.metric].unit
-
     def __str__(self) -> str:
-        return amount(self.metric, self.most)
+        return f"{self.most:g} {WORDS[self.metric]}"
 
     @classmethod
     def parse(cls, text: str) -> Limit:
@@ -76,15 +74,6 @@ class Wish:
     def __str__(self) -> str:
         parts = [f"{self.speedup:g}x faster"] if self.speedup else []
         return " and ".join([*parts, *([f"at most {self.limit} lost"] if self.limit else [])])
-
-
-def amount(metric: str, value: float) -> str:
-    """A loss in words."""
-    return {
-        "perplexity": f"{value:+.2f} % perplexity",
-        "kl": f"{value:.4f} nats of KL divergence",
-        "accuracy": f"{value:.1f} points of accuracy",
-    }[metric]
 
 
 def loss(metric: str, record: Record, original: Record) -> Interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.measure import fit as fitting
 from allocmoe.measure.fit import HELD_OUT, Point, designed, errors, fitted, held_out
 from allocmoe.measure.protocol import Protocol
+from allocmoe.records import Record
 from allocmoe.records.step import StepCost
 from tests.conftest import tiny
 
@@ -105,7 +107,9 @@ def test_the_design_moves_distinct_experts_and_pairs_apart(engine: HFEngine, tok
     protocol = Protocol(batch=1, prompt=4, decode=2, warmups=0, runs=2)
     plans = designed(engine.spec, engine.fingerprint, tokens)
     assert len({p.digest for p in plans}) == len(plans)
-    cost, timed = fitting.fit(engine, [tokens], protocol, progress=False)
+    path = tmp_path / "r.jsonl"
+    cost = fitting.fit(engine, [tokens], protocol, path, progress=False)
+    timed = records.load(path)
     spread = {p["plan"]: p for p in cost.details["points"]}
     by_base: dict[float, list[dict]] = {}
     for plan in plans:
@@ -118,8 +122,8 @@ def test_the_design_moves_distinct_experts_and_pairs_apart(engine: HFEngine, tok
     assert bool(by_base) == (tokens > 1), "one token's refill is its own base"
     assert any(p["held_out"] for p in spread.values())
     assert {r.method for r in timed} == {fitting.DESIGN, HELD_OUT}
-    records.append(tmp_path / "r.jsonl", *timed, cost)
-    assert [r.to_dict() for r in records.load(tmp_path / "r.jsonl")] == [r.to_dict() for r in [*timed, cost]]
+    records.append(path, cost)
+    assert [r.to_dict() for r in records.load(path)] == [r.to_dict() for r in [*timed, cost]]
 
 
 def test_layers_of_held_out_plans_differ(engine: HFEngine) -> None:
@@ -129,7 +133,32 @@ def test_layers_of_held_out_plans_differ(engine: HFEngine) -> None:
     assert held_out(engine.spec, engine.fingerprint, 4, each=3) == plans
 
 
-def test_every_number_has_words() -> None:
+def test_an_interrupted_fit_goes_on_with_the_next_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, protocol, engine = tmp_path / "r.jsonl", Protocol(1, 2, 1, 0, 2), tiny("olmoe")
+    session = fitting.session
+
+    def stopping(engine: HFEngine, plans: list, settings: Protocol, *rest: Any) -> list[Record]:
+        if settings.batch == 3:
+            raise KeyboardInterrupt
+        return session(engine, plans, settings, *rest)
+
+    monkeypatch.setattr(fitting, "session", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(engine, [2, 3], protocol, path, progress=False)
+    before = records.load(path)
+    assert {r.setup["batch"] for r in before} == {2}
+
+    def counting(engine: HFEngine, plans: list, settings: Protocol, *rest: Any) -> list[Record]:
+        assert settings.batch == 3, "the first batch was timed already"
+        return session(engine, plans, settings, *rest)
+
+    monkeypatch.setattr(fitting, "session", counting)
+    cost = fitting.fit(engine, [2, 3], protocol, path, progress=False)
+    assert records.load(path)[: len(before)] == before
+    assert {p["tokens"] for p in cost.details["points"]} == {2, 3}
+
+
+def test_every_number_has_words(tmp_path: Path) -> None:
     engine = tiny("olmoe")
-    cost, _ = fitting.fit(engine, [2], Protocol(1, 2, 1, 0, 1), progress=False)
+    cost = fitting.fit(engine, [2], Protocol(1, 2, 1, 0, 1), tmp_path / "r.jsonl", progress=False)
     assert set(fitting.named(cost)) == set(StepCost.from_metrics(cost.metrics).metrics())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from allocmoe.measure.protocol import Protocol
 from allocmoe.plan import Plan
 from allocmoe.stats import Interval
 from allocmoe.tune import run as tuning
-from allocmoe.tune import size
+from allocmoe.tune import size, timing
 from allocmoe.tune.ends import at_least, at_most
 from allocmoe.tune.wish import Limit, Wish
 
@@ -107,6 +108,15 @@ def test_a_second_run_measures_nothing_again(found: tuple[dict[str, Any], Path])
     assert after.startswith(before)
     assert [json.loads(line)["about"] for line in after[len(before) :].splitlines()] == ["tune"]
     assert again == document
+
+
+def test_times_of_something_else_are_not_taken(found: tuple[dict[str, Any], Path]) -> None:
+    _, out = found
+    timed = timing.Timed("transformers", "mini-qwen", "float32", "cpu", 0, out / "records.jsonl", False)
+    assert timed._known(SMALL)
+    for change in ({"model": "qwen-wide"}, {"model": "mini-olmoe"}, {"dtype": "bfloat16"}, {"seed": 1}):
+        assert replace(timed, **change)._known(SMALL) == []
+    assert timed._known(replace(SMALL, runs=4)) == []
 
 
 def test_a_wish_that_cannot_be_had_tells_the_nearest(found: tuple[dict[str, Any], Path]) -> None:
