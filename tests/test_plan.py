@@ -6,7 +6,6 @@ import copy
 import errno
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,63 +237,6 @@ def test_another_model_is_refused(spec: MoESpec, fingerprint: str, what: str) ->
 def test_nan_is_refused_before_it_is_written(change: dict[str, Any]) -> None:
     with pytest.raises(AllocMoEError):
         plan(**change)
-
-
-def no_space(*_: Any, **__: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
-def test_a_full_disk_leaves_the_old_plan(step: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan().save(path)
-    before = path.read_bytes()
-    monkeypatch.setattr(os, step, no_space)
-    with pytest.raises(AllocMoEError, match="No space left on device") as caught:
-        plan(layers=(2, 3, 4, 5)).save(path)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_an_interruption_leaves_the_old_plan(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    plan().save(path)
-    before = path.read_bytes()
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        plan(layers=(2, 3, 4, 5)).save(path)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_content_is_on_the_disk_before_it_gets_its_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[str] = []
-    fsync, rename = os.fsync, os.replace
-
-    def log(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def logged(*args: Any) -> Any:
-            steps.append(name)
-            return call(*args)
-
-        return logged
-
-    monkeypatch.setattr(os, "fsync", log("fsync", fsync))
-    monkeypatch.setattr(os, "replace", log("replace", rename))
-    plan().save(path)
-    assert steps[:2] == ["fsync", "replace"]
-
-
-def test_nowhere_to_write(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    (tmp_path / "folder").mkdir()
-    for target in (tmp_path / "file" / "plan.json", tmp_path / "file" / "deeper" / "plan.json", tmp_path / "folder"):
-        with pytest.raises(AllocMoEError, match="cannot write") as caught:
-            plan().save(target)
-        assert "\n" not in str(caught.value)
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
-    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_figure_that_is_not_a_number_is_not_written(path: Path) -> None:

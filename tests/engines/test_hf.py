@@ -103,6 +103,7 @@ def logits(engine: HFEngine, **kwargs: Any) -> torch.Tensor:
         return engine.model(use_cache=False, **kwargs).logits
 
 
+@pytest.mark.whole
 def test_every_method_computes_what_its_equations_say(engine: HFEngine) -> None:
     for plan in plans_of(engine):
         with engine.using(plan):

@@ -23,6 +23,8 @@ from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 from allocmoe.plan import Plan
 
+pytestmark = pytest.mark.whole
+
 MODEL = resolve("mini-olmoe")
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 

@@ -14,6 +14,8 @@ from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in
 from allocmoe import stats
 from allocmoe.gate import PASS, REGRESSED, UNMEASURED, compare, show
 
+pytestmark = pytest.mark.whole
+
 few = settings(max_examples=8, deadline=None)
 
 

@@ -12,6 +12,8 @@ from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 from allocmoe.report import page, timeline
 
+pytestmark = pytest.mark.whole
+
 BAD = 7
 
 

@@ -20,6 +20,8 @@ from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.spec import MoESpec
 
+pytestmark = pytest.mark.whole
+
 PROFILES = Path(__file__).parents[1] / "goldens/profiles"
 KNOWN = [m for m, row in METHODS.items() if set(row.needs) <= {"perplexity", "distances", "top_p", "naee"}]
 """What the profiles kept for tests are enough for."""

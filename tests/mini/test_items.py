@@ -18,6 +18,8 @@ from scipy.stats import chisquare
 from allocmoe.mini.items import GROUPS, NOUNS, TASKS, THINGS, Item, held_out, sample, side, statement
 from allocmoe.mini.words import ADJECTIVES, CLASSES, ENDINGS, KINDS, PEOPLE, SIZES, STATES, TOWNS
 
+pytestmark = pytest.mark.whole
+
 CHOICES = {"mini_agree": 2, "mini_rank": 2, "mini_map": 2, "mini_kind": 8, "mini_facts": 8}  # else 4
 
 

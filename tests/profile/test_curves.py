@@ -18,6 +18,8 @@ from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.routing import RULES
 from tests.conftest import tiny
 
+pytestmark = pytest.mark.whole
+
 NAMES = ("adapmoe", "xmoe")
 TEXT = Windows(torch.randint(1, 96, (40, 25), generator=torch.Generator().manual_seed(4)), "random")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from allocmoe.records import Record
 from allocmoe.report.groups import groups
 from allocmoe.report.rows import quality_rows
@@ -16,6 +18,7 @@ def test_numbers_are_worded_for_people():
     assert points(Interval(-0.0001, -0.01, 0.01)) == "+0.0 (-1.0 to +1.0)"
 
 
+@pytest.mark.whole
 def test_the_reading_is_computed_from_the_records(text: str, records: list[Record]):
     (group,) = groups(records, "quality")
     row = one(quality_rows(group), "alloc-moe", 24)

@@ -14,6 +14,8 @@ from allocmoe.evaluate.tasks.planned import PlannedLM
 from allocmoe.methods import allocate
 from allocmoe.mini import resolve
 
+pytestmark = pytest.mark.whole
+
 PROMPTS = ["44 - 38 =", "Tom has 7 apples. Ann gives Tom 5 apples. Now Tom has", "2, 4, 6, 8,", "1 + 1 ="]
 SETTINGS = {"until": ["."], "max_gen_toks": 24, "do_sample": False}
 torch.set_num_threads(1)

@@ -12,6 +12,8 @@ from allocmoe.report.results import results
 from allocmoe.report.sections import distinct
 from tests.report.made import WHOLE, decoded, quality
 
+pytestmark = pytest.mark.whole
+
 EXPERTS = {"original": (WHOLE, 40.5), "uniform": (24, 25.0), "oea": (24, 25.5), "alloc-moe": (16, 16.0)}
 RECORDS = [decoded(method, budget, experts) for method, (budget, experts) in EXPERTS.items()]
 

@@ -11,6 +11,8 @@ from allocmoe.report.results import results
 from allocmoe.report.sections import front
 from tests.report.made import drawn, plans, quality, said, tuned
 
+pytestmark = pytest.mark.whole
+
 FEW = [quality(*p) for p in plans("uniform", "alloc-moe")]
 
 
