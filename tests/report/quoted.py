@@ -14,7 +14,7 @@ from allocmoe.report.compare import Comparison, comparisons
 from allocmoe.report.groups import groups
 from allocmoe.report.prose import Sources, fill
 from allocmoe.report.style import TIMES
-from tests.report.made import BUDGETS, GROUPS, WHOLE, decoded, made, onto, plans, profile, quality, speed
+from tests.report.made import BUDGETS, GROUPS, WHOLE, decoded, made, onto, plans, profile, quality, speed, tuned
 
 MODELS = ("mini-olmoe", "mini-qwen")
 NAMES = ("uniform", "alloc-l", "alloc-t", "alloc-moe")
@@ -126,6 +126,7 @@ PRICES, TIMED = [priced(0.5), priced(0.25)], timed()
 FILES = {
     "prices": PRICES[-1:],
     "pairs": TIMED,
+    "wishes": [tuned()],
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],
     "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
     "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],

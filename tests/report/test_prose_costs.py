@@ -55,6 +55,14 @@ def test_the_table_of_sessions(sources: Sources) -> None:
     assert cells[-1] == "-"
 
 
+def test_the_table_of_wishes(sources: Sources) -> None:
+    _, cells = rows("wishes", "wishes", sources)
+    assert cells == [
+        "mini-olmoe", "1.3x faster", "met", "Alloc-MoE", "40", f"1.33{TIMES}", f"1.31{TIMES} (1.28 to 1.34)", "2.20 %",
+        "2.50 % (1.90 to 3.10)",
+    ]  # fmt: skip
+
+
 def test_a_shape_without_a_cost_is_named(sources: Sources) -> None:
     with pytest.raises(AllocMoEError, match="allocmoe fit"):
         rows("faster", "pairs lines lines 8 uniform", sources)

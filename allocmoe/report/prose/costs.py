@@ -9,6 +9,7 @@ from typing import Any
 
 from allocmoe.allocation.published import predicted_speedup
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.metrics import METRICS
 from allocmoe.records import Record
 from allocmoe.records.step import StepCost
 from allocmoe.report.groups import Group
@@ -100,6 +101,24 @@ def decoded(sources: Sources, file: str, names: str) -> str:
     return table(["timed on", "sequences", "prompts", "unchanged", *map(name, names.split(","))], rows)
 
 
+def wishes(sources: Sources, file: str) -> str:
+    """What searches were asked for, and both ends of the front: what was promised, and what was measured."""
+    rows = []
+    for record in (r for r in sources.records(file) if r.about == "tune"):
+        document = record.details["document"]
+        unit = METRICS[document["metric"]].unit
+        for end in document["ends"]:
+            told, measured = end["promised"], end["measured"]
+            fast, lost = Interval(*measured["speedup"]), Interval(*measured["loss"])
+            rows.append([
+                record.model, document["asked"], "met" if end["met"] else "no", name(end["method"]), str(end["budget"]),
+                f"{told['speedup']:.2f}{TIMES}", ratio(fast, True),
+                f"{told['loss']:.2f} {unit}", f"{lost.estimate:.2f} {unit} ({lost.low:.2f} to {lost.high:.2f})",
+            ])  # fmt: skip
+    head = ["model", "wish", "met", "plan", "budget", "speedup promised", "measured", "loss promised", "measured"]
+    return table(head, rows)
+
+
 def _cost(record: Record, which: str) -> str:
     if which not in record.metrics:
         return "-"
@@ -140,4 +159,4 @@ def _speedup(before: Record, after: Record) -> Interval:
     return attempt(log_ratio, *samples)[0]
 
 
-COSTS: dict[str, Callable[..., str]] = {"costs": costs, "decoded": decoded, "faster": faster}
+COSTS: dict[str, Callable[..., str]] = {"costs": costs, "decoded": decoded, "faster": faster, "wishes": wishes}

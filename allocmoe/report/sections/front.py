@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CAPTION = """\
 Asked for: {{ f.asked }}, {{ f.batch }} sequences at a time. {{ "Met" if f.met else "Not met; the nearest" }}:
-{% for e in f.ends %}
+{% for e in f.ends if e.met or not f.met %}
 {{ e.method | name }} at {{ e.budget }}: promised {{ "%.2f" | format(e.promised.speedup) }}\N{MULTIPLICATION SIGN} and
 {{ "%.2f" | format(e.promised.loss) }} {{ f.unit }}, measured
 {{ "%.2f" | format(e.measured.speedup[0]) }}\N{MULTIPLICATION SIGN}
@@ -26,6 +26,8 @@ Asked for: {{ f.asked }}, {{ f.batch }} sequences at a time. {{ "Met" if f.met e
 ({{ "%.2f" | format(e.measured.loss[1]) }} to {{ "%.2f" | format(e.measured.loss[2]) }}), prefill
 {{ "%.2f" | format(e.measured.prefill_speedup[0]) }}\N{MULTIPLICATION SIGN}{{ ";" if not loop.last else "." }}
 {% endfor %}
+{% if f.met and f.ends | rejectattr("met") | list %}The other diamond is the other end of the front.{% endif %}
+
 Lines are the candidates' first look, on little text, with speeds predicted from the distinct experts and pairs that
 they spend as if decoding, off by {{ "%.0f" | format(100 * f.prediction_error) }} % at most on plans that were kept out
 of the fit. Diamonds are measured, speed as timed on {{ f.timed }} with {{ f.engine }}, loss on text that chose nothing.
@@ -85,7 +87,7 @@ def _window(told: Mapping[str, Any], ends: Sequence[Mapping[str, Any]]) -> dict[
     near = [end["measured"]["loss"][2] for end in ends] + [told["most"] or 0.0]
     least = min(0.0, *(p["loss"][0] for p in told["front"]), *(end["measured"]["loss"][1] for end in ends))
     most = max(p["loss"][0] for p in told["front"])
-    top = min(most, 4 * max(near, default=most)) if max(near) > 0 else most
+    top = max(max(near), min(most, 4 * max(near))) if max(near) > 0 else most
     return {"range": [least - 0.05 * (top - least), top * 1.05]}
 
 

@@ -51,5 +51,19 @@ def test_the_page_says_what_was_asked_promised_and_measured():
     assert len(drawn(text)) == 3
 
 
+def test_only_what_is_met_is_called_so_and_every_measured_loss_is_in_view():
+    document = tuned().details["document"]
+    (end,) = document["ends"]
+    lossy = {**end, "met": False, "method": "uniform", "measured": {**end["measured"], "loss": [90.0, 80.0, 95.0]}}
+    record = replace(tuned(), details={**tuned().details, "document": {**document, "ends": [lossy, end]}})
+    words = said(page.render([*FEW, record], "A wish", only=["front"]), "front")
+    assert "Met: Alloc-MoE at 40" in words
+    assert "uniform at 40" not in words
+    assert "The other diamond is the other end" in words
+    (block,) = front.blocks(results([*FEW, record]))
+    assert block.figure is not None
+    assert block.figure.layout.yaxis.range[1] >= 95
+
+
 def test_without_a_search_there_is_no_section():
     assert list(front.blocks(results(FEW))) == []
