@@ -12,6 +12,7 @@ from torch import Tensor
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.routing import Candidates, Scoring, TokenRule
+from allocmoe.routing.kernels import Fused
 from allocmoe.routing.scores import PLAIN
 
 
@@ -33,6 +34,7 @@ class PlannedLayer:
         dropped: id that marks a dropped pair; its weight is 0.
         reference: see Plan.
         scoring: of the model's layer, for rules that read the router's logits.
+        fused: all of this in one launch, see `routing.kernels`; None to run the reference.
     """
 
     rule: TokenRule
@@ -41,6 +43,7 @@ class PlannedLayer:
     dropped: int
     reference: str = "original"
     scoring: Scoring = PLAIN
+    fused: Fused | None = None
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class PlannedLayer:
         dropped: int | None = None,
         scoring: Callable[[], Scoring] = lambda: PLAIN,
         device: torch.device | None = None,
+        fused: Fused | None = None,
     ) -> PlannedLayer:
         """One MoE layer of a plan.
 
@@ -59,12 +63,15 @@ class PlannedLayer:
             scoring: called for the layer's scoring if the rule reads logits, so that a router that is not understood
                 is refused (AllocMoEError) there and nowhere else.
             device: lists of numbers become tensors there, now and not at every pass.
+            fused: see above. No form of it divides by what is left, so plans with reference "survivors" have none.
         """
         rule = plan.rule
         numbers = {name: _wide(value, device) for name, value in plan.numbers(layer).items()}
         known = scoring() if rule.logits else PLAIN
         rule.check_scoring(known.name)
-        return cls(rule, numbers, plan.top_k, plan.experts if dropped is None else dropped, plan.reference, known)
+        sentinel = plan.experts if dropped is None else dropped
+        own = fused if plan.reference == "original" else None
+        return cls(rule, numbers, plan.top_k, sentinel, plan.reference, known, own)
 
     @property
     def ragged(self) -> bool:
@@ -110,8 +117,12 @@ class PlannedLayer:
         self, weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Args: combine weights and ids [T, K] in any order, which rows are real (None: all), logits [T, N]."""
-        if self.rule.untouched and not self.ragged and valid is None and self.numbers["k"] == self.top_k:
+        if self.rule.untouched and not self.ragged and self.numbers["k"] == self.top_k:
             return weights, index
+        if self.fused is not None:
+            found = self.fused(self.rule, self.numbers, self.scoring, weights, index, valid, logits, self.dropped)
+            if found is not None:
+                return found
         weights, index = sort_candidates(weights, index)
         whole = weights.sum(-1, keepdim=True) if self.reference == "survivors" else None
         offered = Candidates(weights, index, valid, logits, self.scoring)

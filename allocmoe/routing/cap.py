@@ -30,7 +30,7 @@ def capped(scores: tuple[Tensor, Tensor], valid: Tensor | None, experts: float |
         valid: bool [..., T], False for padding, which neither opens nor adds; None if there is none.
         experts: C; may be a scalar tensor. More firsts than C are all opened.
 
-    Ties, of sums and of a token's first, go to the lower expert id.
+    Sums are taken in float64. Ties, of sums and of a token's first, go to the lower expert id.
     """
     import torch
 
@@ -42,7 +42,7 @@ def capped(scores: tuple[Tensor, Tensor], valid: Tensor | None, experts: float |
     if valid is not None:
         mass, first = mass.masked_fill(~valid[..., None], 0.0), first & valid[..., None]
     opened = first.any(-2, keepdim=True)
-    sums = mass.sum(-2, keepdim=True).masked_fill(opened, math.inf)
+    sums = mass.sum(-2, keepdim=True, dtype=torch.float64).masked_fill(opened, math.inf)
     ranked = sums.sort(dim=-1, descending=True, stable=True).indices
     among = (torch.arange(ranked.shape[-1], device=ranked.device) < experts).expand(ranked.shape)
     return opened | torch.zeros_like(opened).scatter(-1, ranked, among)

@@ -37,9 +37,9 @@ def prune(logits: Tensor, stays: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    scores = logits.float().masked_fill(~stays, -torch.inf).softmax(-1)
-    best, ids = scores.sort(dim=-1, descending=True, stable=True)
-    return best[:, :top_k], ids[:, :top_k]
+    left = logits.float().masked_fill(~stays, -torch.inf)
+    ids = left.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    return left.softmax(-1).gather(-1, ids), ids
 
 
 def _select(candidates: Candidates, numbers: Numbers) -> Selection:

@@ -64,11 +64,13 @@ class Scoring:
 
         Returns:
             Selection scores, -inf for experts that a token may not use; and the weights that experts have if chosen.
+            Without a bias an expert is chosen by its logit: both functions rise with it, and rounding makes no ties.
         """
         import torch
 
-        raw = FUNCTIONS[self.function](logits.float())
-        chosen = raw if self.bias is None else raw + self.bias.float()
+        logits = logits.float()
+        raw = FUNCTIONS[self.function](logits)
+        chosen = logits if self.bias is None else raw + self.bias.float()
         if self.open_groups < self.groups:
             parts = chosen.unflatten(-1, (self.groups, -1))
             worth = parts.topk(1 if self.bias is None else 2, dim=-1).values.sum(-1)

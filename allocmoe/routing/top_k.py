@@ -32,7 +32,7 @@ def _select(candidates: Candidates, numbers: Numbers) -> Selection:
     import torch
 
     k = numbers["k"]
-    if candidates.valid is None and not isinstance(k, torch.Tensor):  # fewer columns are cheaper than a mask
+    if not isinstance(k, torch.Tensor):  # fewer columns are cheaper than a mask
         return Selection(candidates.weights[..., : int(k)], candidates.ids[..., : int(k)])
     return kept(candidates, top_k(candidates.weights, k))
 

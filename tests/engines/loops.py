@@ -236,7 +236,7 @@ def values(parameter: Parameter) -> st.SearchStrategy[Any]:
 def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None) -> Plan:
     """A plan of one layer under any rule, its limits on the same grid as `candidates`."""
     rule = token_rule or draw(st.sampled_from(TOKEN_RULES))
-    whole = st.integers(1, TOP).map(float)
+    whole = st.integers(1, TOP - RULES[rule].untouched).map(float)  # at K the router's answer stays, padding too
     fraction = st.integers(1, 12).flatmap(lambda d: st.integers(d, TOP * d).map(lambda n: n / d))
     return plan(
         rule,

@@ -80,8 +80,8 @@ def test_only_plain_top_k_gives_every_token_as_many(token_rule: str) -> None:
     rule = PlannedLayer.of(plan(token_rule), 0)
     assert rule.ragged is (token_rule != "top_k")
     weights, ids = torch.rand(3, TOP), torch.arange(TOP).repeat(3, 1)
-    assert rule(weights, ids, None)[1].shape == (3, TOP if rule.ragged else 2)
-    assert rule(weights, ids, torch.ones(3, dtype=torch.bool))[1].shape == (3, TOP)
+    for real in (None, torch.tensor([True, False, True])):
+        assert rule(weights, ids, real)[1].shape == (3, TOP if rule.ragged else 2)
 
 
 def test_a_budget_in_a_tensor_is_ragged() -> None:
@@ -94,9 +94,10 @@ def test_a_budget_in_a_tensor_is_ragged() -> None:
 def test_all_k_are_left_as_the_router_gave_them() -> None:
     weights, ids = torch.tensor([[0.1, 0.3, 0.2, 0.4]]), torch.tensor([[7, 2, 9, 1]])
     for reference in ("original", "survivors"):
-        answer = PlannedLayer.of(plan("top_k", layers=(4.0,), reference=reference), 0)(weights, ids, None)
-        assert answer[0] is weights
-        assert answer[1] is ids
+        for real in (None, torch.tensor([False])):  # padding is computed as it is without a plan
+            answer = PlannedLayer.of(plan("top_k", layers=(4.0,), reference=reference), 0)(weights, ids, real)
+            assert answer[0] is weights
+            assert answer[1] is ids
 
 
 def test_ties_stay_in_the_routers_order() -> None:
@@ -135,7 +136,7 @@ def with_padding(junk: float, made: Plan) -> tuple[tuple[Tensor, Tensor], tuple[
 @pytest.mark.parametrize("junk", [0.0, 1e30, -1.0, math.inf, math.nan])
 def test_padding_keeps_nothing_and_takes_nothing(token_rule: str, reference: str, junk: float) -> None:
     (weights, ids), alone = with_padding(junk, plan(token_rule, reference=reference))
-    assert ids[1].tolist() == [-1] * TOP
+    assert ids[1].tolist() == [-1] * ids.shape[1]
     assert_same(kept(weights[::2], ids[::2], -1), kept(*alone, -1))
 
 
@@ -145,7 +146,7 @@ def test_padding_weighs_nothing(token_rule: str, reference: str) -> None:
     """Also where nobody wrote the row: 0 is no factor that makes an infinity or a NaN 0."""
     for junk in (0.0, 1e30, -1.0, math.inf, math.nan):
         (weights, _), _ = with_padding(junk, plan(token_rule, reference=reference))
-        assert weights[1].tolist() == [0.0] * TOP, junk
+        assert weights[1].tolist() == [0.0] * weights.shape[1], junk
 
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)

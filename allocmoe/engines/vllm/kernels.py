@@ -9,11 +9,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from allocmoe.engines.vllm.refuse import SUPPORTED, unsupported
-from allocmoe.engines.vllm.router import real_rows
+from allocmoe.engines.vllm.rows import one_pair_a_row
 from allocmoe.errors import AllocMoEError
 
 
@@ -42,42 +39,6 @@ def skip_dropped(runner: Any) -> str:
         f"a plan cannot be served by the kernel {name}, whose treatment of dropped experts is unknown: "
         'on CUDA start the engine with moe_backend="triton", on a CPU use float32 or bfloat16 weights'
     )
-
-
-def one_pair_a_row(stock: Any, router: Any) -> Any:
-    """`experts.apply` for ragged routing: the kernel at top-1 over the kept pairs, summed per token.
-
-    The sum is an embedding bag: it adds in float32 and, unlike `index_add_`, not row by row.
-    """
-
-    def apply(**call: Any) -> None:
-        ids, rule = call["topk_ids"], router.rule
-        if rule is None or (not rule.ragged and real_rows(ids) is None):
-            return stock(**call)
-        keep = ids >= 0
-        pairs = keep.flatten().nonzero().squeeze(1)
-        if len(pairs) == ids.numel():
-            return stock(**call)
-        out, weights = call["output"], call["topk_weights"]
-        if len(pairs) == 0:
-            out.zero_()
-            return None
-        if len(ids) == 1 and rule.rule.prefix:  # what a token keeps comes first in its row
-            kept = {"topk_weights": weights[:, : len(pairs)], "topk_ids": ids[:, : len(pairs)]}
-            return stock(**call | {name: value.contiguous() for name, value in kept.items()})
-        parts = out.new_empty(len(pairs), out.shape[1])
-        stock(**call | {
-            "output": parts,
-            "hidden_states": call["hidden_states"].index_select(0, pairs // ids.shape[1]),
-            "topk_weights": weights.flatten().index_select(0, pairs)[:, None],
-            "topk_ids": ids.flatten().index_select(0, pairs)[:, None],
-        })  # fmt: skip
-        ends = keep.sum(1).cumsum(0)
-        begins = torch.cat([ends.new_zeros(1), ends[:-1]])
-        out.copy_(F.embedding_bag(torch.arange(len(pairs)), parts, begins, mode="sum"))
-        return None
-
-    return apply
 
 
 def _sum_kept(experts: Any) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
+from allocmoe.engines.vllm.distribution import spare_llvmlite
 from allocmoe.engines.vllm.refuse import EXTENSION, check_config, check_extension
 from allocmoe.engines.vllm.settings import KEY, Settings
 
 
 def register() -> None:
     """Wrap vLLM; any number of times."""
+    spare_llvmlite()
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.worker.worker_base import WorkerBase
 

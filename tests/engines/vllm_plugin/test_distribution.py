@@ -98,3 +98,23 @@ def test_the_stock_command_starts() -> None:
     found = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr[-2000:]
     assert found.stdout.split()[-1] == distribution.vllm_version()
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_vllm_starts_where_numba_is_loaded(loaded: bool) -> None:
+    """vLLM's scan of all modules asks llvmlite's library for `__dict__`: it must get one."""
+    code = f"""
+import sys
+if {loaded}:
+    import numba
+from allocmoe.engines.vllm.distribution import spare_llvmlite
+spare_llvmlite()
+library = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
+assert (library is not None) == {loaded}
+if library is not None:
+    assert vars(library).get("kernel") is None
+    library.LLVMPY_GetVersionInfo
+    import numba
+    assert numba.njit(lambda x: x + 1)(1) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
