@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,24 @@ def test_the_extension_adds_to_vllms_worker_and_hides_nothing() -> None:
     # an engine of this process with a plan has mixed the extension into vLLM's class for good
     theirs = {name for base in CPUWorker.__mro__ if base is not extension for name in vars(base)}
     assert not added & theirs
+
+
+@pytest.mark.parametrize(("method", "warned"), [("alloc-t", True), ("oea", True), ("uniform", False)])
+def test_drafts_that_take_budget_are_warned_of(
+    configure: Configured, method: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only with drafts, and only under rules that share a budget among tokens."""
+    plan = methods.allocate(method, MoESpec.from_folder(MODEL), fingerprint(MODEL), 64)
+    logger = logging.getLogger("vllm.allocmoe")
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.WARNING, logger.name)
+    for drafts in (None, {"method": "ngram", "num_speculative_tokens": 3}):
+        caplog.clear()
+        configure(additional_config={KEY: {"plan": plan.to_dict()}}, speculative_config=drafts)
+        lines = [r.getMessage() for r in caplog.records if r.name == logger.name]
+        assert len(lines) == (warned and drafts is not None)
+        assert all(plan.token_rule in line and "speculative decoding" in line for line in lines)
+    logger.removeHandler(caplog.handler)
 
 
 def test_the_variable_does_the_same(configure: Configured, made: Plan, tmp_path: Path, monkeypatch: Any) -> None:
