@@ -42,6 +42,7 @@ def configured(stock: Any) -> Any:
         self.additional_config = {**self.additional_config, KEY: settings.to_dict()}
         config = stock(self, *args, **kwargs)
         check_config(config, settings)
+        warn_of_drafts(config, settings)
         check_extension(config.parallel_config.worker_extension_cls)
         config.parallel_config.worker_extension_cls = config.parallel_config.worker_extension_cls or EXTENSION
         kernels: Any = getattr(config, "kernel_config", None)
@@ -50,6 +51,19 @@ def configured(stock: Any) -> Any:
         return config
 
     return create_engine_config
+
+
+def warn_of_drafts(config: Any, settings: Settings) -> None:
+    """Say so at the start if draft tokens that are rejected later will have taken budget from other tokens."""
+    from vllm.logger import init_logger
+
+    plan = settings.plan
+    if config.speculative_config is not None and plan is not None and not plan.rule.alone:
+        init_logger("vllm.allocmoe").warning(
+            "allocmoe: %s shares a budget among all tokens of a pass, draft tokens too, also those that are then "
+            "rejected: greedy output may differ from that without speculative decoding",
+            plan.token_rule,
+        )
 
 
 def with_plan(stock: Any) -> Any:

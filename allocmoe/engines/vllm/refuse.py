@@ -12,7 +12,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.spec import MoESpec, fingerprint
 
 EXTENSION = "allocmoe.engines.vllm.worker.PlanWorker"
-SUPPORTED = "0.30 to 0.32 on a CPU, 0.26 to 0.33 on CUDA"
+SUPPORTED = "0.30 to 0.32 on a CPU, 0.31 to 0.33 on CUDA"
 
 
 def unsupported(what: str) -> AllocMoEError:
@@ -22,19 +22,32 @@ def unsupported(what: str) -> AllocMoEError:
 
 def check_config(config: Any, settings: Settings) -> None:
     """AllocMoEError if a VllmConfig cannot be served under these settings."""
-    parallel = config.parallel_config
+    from vllm import envs
+
+    parallel, on_cpu = config.parallel_config, config.device_config.device_type == "cpu"
+    mapped = parallel.enable_expert_parallel and parallel.tensor_parallel_size > 1
+    padding_told = not getattr(config, "use_v2_model_runner", False) or getattr(envs, "VLLM_MOE_SKIP_PADDING", False)
     for unfit, instead in (
         (parallel.data_parallel_size > 1, "data parallelism inside one engine: run one engine per replica instead"),
-        (parallel.enable_expert_parallel, "expert parallelism: use tensor parallelism"),
+        (mapped and on_cpu, "expert parallelism on a CPU, whose kernel knows no expert map: use tensor parallelism"),
         (getattr(parallel, "prefill_context_parallel_size", 1) > 1, "prefill context parallelism: leave it out"),
         (getattr(parallel, "use_ubatching", False), "microbatching (DBO): leave it out"),
         (config.lora_config is not None, "LoRA adapters: merge them into the weights"),
+        (_returns_experts(config), "enable_return_routed_experts, which has no id for a dropped expert: leave it out"),
+        # its mask stays as a dummy run left it, all padding, and every expert of every token would be dropped
+        (not padding_told, "VLLM_MOE_SKIP_PADDING off under vLLM's V2 model runner: set it to 1"),
     ):
         if unfit:
             raise AllocMoEError(f"a plan cannot be served with {instead}")
     spec = MoESpec.from_config(config.model_config.hf_text_config)
     if settings.plan:
         check_plan(settings.plan, spec, None if settings.any_weights else model_fingerprint(config))
+
+
+def _returns_experts(config: Any) -> bool:
+    """Whether chosen experts go out with the answers, as unsigned numbers: -1 would read as expert 255."""
+    owners = (getattr(config, "aux_output_config", None), config.model_config)  # since 0.31, and before
+    return any(getattr(owner, "enable_return_routed_experts", False) for owner in owners)
 
 
 def check_extension(name: str) -> None:

@@ -12,6 +12,7 @@ from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
 from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
 
 from allocmoe.engines.planned import PlannedLayer
+from allocmoe.engines.vllm.refuse import unsupported
 from allocmoe.errors import AllocMoEError
 from allocmoe.routing import Scoring
 
@@ -78,13 +79,18 @@ def scoring_of(router: Any) -> Scoring:
 
 
 def real_rows(ids: Tensor) -> Tensor | None:
-    """Which of a pass's rows [T] are tokens and not padding; None if all are."""
+    """Which of a pass's rows [T] are tokens and not padding; None if all are.
+
+    AllocMoEError if vLLM does not say so: on a device, rows that fill up a captured graph would take budget.
+    """
     if not is_forward_context_available():
         return None
     context = get_forward_context()
     padding = context.is_padding
     if padding is None:
-        return None
+        if ids.device.type == "cpu":  # where nothing fills a pass up
+            return None
+        raise unsupported("does not say which rows of a pass are padding")
     if len(padding) != len(ids):
         raise AllocMoEError(f"vLLM routes {len(ids)} rows but tells of {len(padding)} whether they are padding")
     if ids.device.type != "cpu":

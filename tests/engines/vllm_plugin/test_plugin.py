@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_the_extension_adds_to_vllms_worker_and_hides_nothing() -> None:
     # an engine of this process with a plan has mixed the extension into vLLM's class for good
     theirs = {name for base in CPUWorker.__mro__ if base is not extension for name in vars(base)}
     assert not added & theirs
+
+
+@pytest.mark.parametrize(("method", "warned"), [("alloc-t", True), ("oea", True), ("uniform", False)])
+def test_drafts_that_take_budget_are_warned_of(
+    configure: Configured, method: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only with drafts, and only under rules that share a budget among tokens."""
+    plan, lines = methods.allocate(method, MoESpec.from_folder(MODEL), fingerprint(MODEL), 64), []
+    logger = logging.getLogger("vllm.allocmoe")  # itself, for vLLM sets handlers and levels anew with every config
+    monkeypatch.setattr(logger, "warning", lambda text, *values: lines.append(text % values))
+    configure(additional_config={KEY: {"plan": plan.to_dict()}})
+    assert not lines
+    drafts = {"method": "ngram", "num_speculative_tokens": 3}
+    configure(additional_config={KEY: {"plan": plan.to_dict()}}, speculative_config=drafts)
+    assert len(lines) == warned
+    assert all(plan.token_rule in line and "draft tokens" in line for line in lines)
 
 
 def test_the_variable_does_the_same(configure: Configured, made: Plan, tmp_path: Path, monkeypatch: Any) -> None:

@@ -70,7 +70,10 @@ def test_the_models_own_plan_is_taken(configure: Configured) -> None:
     ("options", "says"),
     [
         ({"data_parallel_size": 2}, ("data parallelism", "one engine per replica")),
-        ({"enable_expert_parallel": True}, ("expert parallelism", "use tensor parallelism")),
+        (
+            {"enable_expert_parallel": True, "tensor_parallel_size": 2},
+            ("expert parallelism", "expert map", "use tensor parallelism"),
+        ),
         ({"enable_lora": True}, ("LoRA", "merge")),
     ],
 )
@@ -98,6 +101,41 @@ def test_ways_that_a_cpu_does_not_offer(configure: Configured, changes: dict[str
     for name, value in changes.items():
         setattr(config.parallel_config, name, value)
     refused(lambda: check_config(config, Settings(live=True)), "a plan cannot be served with", *says)
+
+
+def test_expert_parallelism_where_the_kernel_honours_the_expert_map(configure: Configured) -> None:
+    """Among the ranks of tensor parallelism all tokens are on every rank; with one rank there is no map."""
+    assert configure(enable_expert_parallel=True)
+    config = configure()
+    config.parallel_config.enable_expert_parallel, config.parallel_config.tensor_parallel_size = True, 2
+    refused(lambda: check_config(config, Settings(live=True)), "expert parallelism on a CPU")
+    config.device_config.device_type = "cuda"
+    check_config(config, Settings(live=True))
+    assert not config.parallel_config.use_sequence_parallel_moe, "the ranks would share the tokens out"
+    config.parallel_config.data_parallel_size = 2
+    assert config.parallel_config.use_sequence_parallel_moe
+    refused(lambda: check_config(config, Settings(live=True)), "data parallelism")
+
+
+def test_the_v2_runner_must_tell_of_padding(configure: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure()
+    for runner, skip in (("0", "0"), ("0", "1"), ("1", "1"), ("1", "0")):
+        monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", runner)
+        monkeypatch.setenv("VLLM_MOE_SKIP_PADDING", skip)
+        assert config.use_v2_model_runner is (runner == "1")
+        if (runner, skip) != ("1", "0"):
+            check_config(config, Settings(live=True))
+    refused(
+        lambda: check_config(config, Settings(live=True)), "VLLM_MOE_SKIP_PADDING", "V2 model runner", "set it to 1"
+    )
+
+
+@pytest.mark.parametrize("owner", ["aux_output_config", "model_config"])
+def test_chosen_experts_cannot_be_returned(configure: Configured, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option's place since vLLM 0.31, and before."""
+    config = configure()
+    monkeypatch.setattr(getattr(config, owner), "enable_return_routed_experts", True, raising=False)
+    refused(lambda: check_config(config, Settings(live=True)), "enable_return_routed_experts", "leave it out")
 
 
 @pytest.mark.parametrize(

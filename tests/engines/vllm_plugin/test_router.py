@@ -172,8 +172,16 @@ def test_on_a_gpu_the_mask_is_not_looked_at() -> None:
     for real in (torch.arange(6) < 4, torch.ones(6, dtype=torch.bool)):
         with forward(real):
             assert torch.equal(real_rows(elsewhere), real)
+
+
+def test_on_a_gpu_a_pass_without_a_mask_is_refused() -> None:
+    """vLLM's V1 runner before 0.31: rows that fill up a captured graph would take budget."""
+    from allocmoe.engines.vllm.router import real_rows
+
     with forward(None):
-        assert real_rows(elsewhere) is None
+        with pytest.raises(AllocMoEError, match=r"does not say .* padding; plans work with .* 0\.31 to 0\.33 on CUDA"):
+            real_rows(torch.empty(6, TOP, device="meta"))
+        assert real_rows(torch.empty(6, TOP)) is None
 
 
 def test_outside_of_a_forward_pass_every_row_is_real() -> None:

@@ -1,6 +1,9 @@
 """Run by test_parallel in a process of its own: one engine over one or two CPU ranks; prints what they did as JSON.
 
-python two_ranks.py RANKS CHECKPOINT PLAN.json ...
+python two_ranks.py RANKS tensor|expert CHECKPOINT PLAN.json ...
+
+Under expert parallelism vLLM's CPU kernel, which would read weights that are another rank's, gets the rank's own
+pairs: so all else of it is vLLM's, the ranks' weights and experts, what each routes, and the sum over the ranks.
 """
 
 from __future__ import annotations
@@ -10,7 +13,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+
 from allocmoe.engines.vllm.worker import PlanWorker
+
+whole = CPUUnquantizedExperts.apply
+
+
+def of_this_rank(self: Any, **call: Any) -> None:
+    """The stock kernel, with the expert map honoured: pairs of other ranks' experts weigh nothing."""
+    if call["expert_map"] is not None:
+        ids = call["expert_map"][call["topk_ids"].long()]
+        call["topk_weights"] = call["topk_weights"].masked_fill(ids < 0, 0.0)
+        call["topk_ids"] = ids.clamp(min=0).to(call["topk_ids"].dtype)
+        call["expert_map"] = None  # done, should a worker come by this file twice, as a script and as a module
+    whole(self, **call)
+
+
+CPUUnquantizedExperts.apply = of_this_rank  # in every worker, for this module has its extension
 
 
 class Noting(PlanWorker):
@@ -33,13 +53,18 @@ class Noting(PlanWorker):
         return found
 
 
-def main(folder: str, plans: list[str], ranks: int) -> dict[str, Any]:
+def main(ranks: int, kind: str, folder: str, plans: list[str]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
+    from allocmoe.engines.vllm import plugin
+
+    if kind == "expert":
+        plugin.check_config = lambda config, settings: None  # which refuses it for the sake of the stock kernel
     executor = "mp" if ranks > 1 else "uni"
     llm = LLM(
         folder, dtype="float32", enforce_eager=True, max_model_len=128, skip_tokenizer_init=True,
         enable_prefix_caching=False, tensor_parallel_size=ranks, distributed_executor_backend=executor,
+        enable_expert_parallel=kind == "expert",
         worker_extension_cls="two_ranks.Noting", additional_config={"allocmoe": {"live": True, "count": True}},
     )  # fmt: skip
     llm.collective_rpc("note_routing")
@@ -68,4 +93,4 @@ def main(folder: str, plans: list[str], ranks: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[2], sys.argv[3:], int(sys.argv[1]))))
+    print(json.dumps(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])))
