@@ -157,7 +157,7 @@ def _scaled(call: Callable[..., Tensor], hidden: Tensor, weights: Tensor, ids: T
 
     Weights of dummies may be 1e-3 and smaller, and what comes out goes with the third power of what goes in.
     """
-    least = 1024 * torch.finfo(hidden.dtype).tiny
+    least = 4 * torch.finfo(hidden.dtype).tiny  # below, digits are lost
     for _ in range(12):
         peak = float(call(hidden, weights, ids).abs().max())
         if math.isfinite(peak) and peak > least:
@@ -211,8 +211,10 @@ class _Empty(TorchDispatchMode):
 
 
 def _fill(buffer: Tensor) -> None:
-    if buffer.is_floating_point():
+    if buffer.is_floating_point() and buffer.itemsize > 1:
         buffer.fill_(math.inf)
+    elif buffer.is_floating_point():
+        buffer.view(torch.uint8).fill_(0xFF)  # not a number, or the largest: formats of 8 bits have no infinity
 
 
 @contextmanager
