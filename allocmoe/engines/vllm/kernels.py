@@ -151,16 +151,15 @@ def _sum_kept(experts: Any) -> None:
     if len(inspect.signature(ops.moe_sum).parameters) < 3:
         raise unsupported("has no sum over experts that leaves out dropped ones")
     stock, seen = experts.apply, {}
-    if "topk_ids" not in inspect.signature(experts.moe_sum).parameters:  # before 0.31: remember the call's
-        signature = inspect.signature(stock)
+    place = list(inspect.signature(stock).parameters).index("topk_ids")
 
-        def apply(*args: Any, **kwargs: Any) -> Any:
-            seen["ids"] = signature.bind(*args, **kwargs).arguments["topk_ids"]
-            return stock(*args, **kwargs)
-
-        experts.apply = apply
+    def apply(*args: Any, **kwargs: Any) -> Any:  # not every kernel hands the ids to its sum
+        seen["ids"] = kwargs["topk_ids"] if "topk_ids" in kwargs else args[place]
+        found = stock(*args, **kwargs)
+        seen.clear()
+        return found
 
     def moe_sum(input: Any, output: Any, topk_ids: Any = None, expert_map: Any = None) -> None:
         ops.moe_sum(input, output, seen.get("ids") if topk_ids is None else topk_ids, expert_map)
 
-    experts.moe_sum = moe_sum
+    experts.apply, experts.moe_sum = apply, moe_sum
