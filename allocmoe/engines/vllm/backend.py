@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from allocmoe.engines.vllm.refuse import SUPPORTED
+
 WEIGHTS_ALONE = ("marlin",)  # activations stay as they are, so no scale is shared between tokens
 FP8, FP8_BLOCKS = ("triton", "marlin"), ("triton", "deep_gemm", "marlin")
 BACKENDS: dict[str | None, tuple[str, ...]] = {
@@ -54,7 +56,7 @@ def choose(config: Any) -> None:
 def advice(config: Any) -> str:
     """What to do where an engine's kernel was refused: never what is done already."""
     if config.device_config.device_type != "cuda":
-        return "use float32 or bfloat16 weights"
+        return f"use float32 or bfloat16 weights, and vLLM {SUPPORTED}"
     asked = getattr(getattr(config, "kernel_config", None), "moe_backend", "auto")
     others = [name for name in backends(config.model_config) if name != asked]
     if others:

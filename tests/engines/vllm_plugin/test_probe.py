@@ -195,7 +195,10 @@ def test_layers_of_one_kind_have_one_probe() -> None:
 
 @pytest.mark.parametrize("family", oracle.FAMILIES)
 def test_vllms_own_kernels_pass(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16; the tests of agreement start the same in float32. One layer of each kind is asked."""
+    """In bfloat16; the tests of agreement start the same in float32. One layer of each kind is asked.
+
+    Then the same kernels behind a path over rows that makes a mistake.
+    """
     from allocmoe.engines.vllm import kernels
     from allocmoe.engines.vllm.engine import VLLMEngine
 
@@ -211,5 +214,18 @@ def test_vllms_own_kernels_pass(family: str, tmp_path: Path, monkeypatch: pytest
         assert type(experts).__name__ in worker.allocmoe.describe()
         assert all(router.rule is None for router in worker.allocmoe.routers.values())
         assert not torch.empty(10**4).isinf().all()
+        right = experts.apply
+
+        def forgets(**call: Any) -> None:
+            if (call["topk_ids"] >= 0).any():
+                right(**call)
+
+        def computes(**call: Any) -> None:
+            right(**call | {"topk_ids": call["topk_ids"].clamp(min=0)})
+
+        for wrong, reason in ((forgets, "what was there before"), (computes, "dropped pairs are computed")):
+            monkeypatch.setattr(experts, "apply", wrong)
+            with pytest.raises(AllocMoEError, match=reason):
+                stock(asked[0], CPU, DO)
     finally:
         engine.close()
