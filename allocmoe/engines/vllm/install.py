@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,8 @@ from vllm.platforms import current_platform
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
-from allocmoe.engines.vllm.kernels import skip_dropped
+from allocmoe.engines.vllm.backend import advice
+from allocmoe.engines.vllm.kernels import prepare
 from allocmoe.engines.vllm.refuse import check_plan, model_fingerprint, unsupported
 from allocmoe.engines.vllm.router import DROPPED, BudgetRouter, scoring_of
 from allocmoe.engines.vllm.settings import Settings
@@ -46,13 +48,13 @@ class Budgeted:
         if -1 in runners or (config.parallel_config.pipeline_parallel_size == 1 and len(runners) != self.spec.layers):
             raise unsupported(f"built {len(runners)} MoE layers where the model's config has {self.spec.layers}")
         self.scaled = any(runner.routed_scaling_factor != 1.0 for runner in runners.values())
-        paths = set()
+        self.device = next(model.parameters()).device
+        paths, probed, instead = set(), set[Hashable](), advice(config)
         self.routers: dict[int, BudgetRouter] = {}
         for layer, runner in sorted(runners.items()):
             runner.router = self.routers[layer] = BudgetRouter(runner.router)
-            paths.add(skip_dropped(runner))
+            paths.add(prepare(runner, self.device, instead, probed))
         self.path = " and ".join(sorted(paths))
-        self.device = next(model.parameters()).device
         self.fused = fused_on(self.device)
         self.spent = Spent(self.spec.layers, self.spec.experts, self.device)
         self.captured = _opaque(runners.values(), config)

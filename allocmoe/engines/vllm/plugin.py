@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
+from allocmoe.engines.vllm.backend import choose
 from allocmoe.engines.vllm.distribution import spare_llvmlite
 from allocmoe.engines.vllm.refuse import EXTENSION, check_config, check_extension
 from allocmoe.engines.vllm.settings import KEY, Settings
@@ -45,9 +46,7 @@ def configured(stock: Any) -> Any:
         warn_of_drafts(config, settings)
         check_extension(config.parallel_config.worker_extension_cls)
         config.parallel_config.worker_extension_cls = config.parallel_config.worker_extension_cls or EXTENSION
-        kernels: Any = getattr(config, "kernel_config", None)
-        if config.device_config.device_type == "cuda" and getattr(kernels, "moe_backend", None) == "auto":
-            kernels.moe_backend = "triton"  # the one that is known to skip dropped experts
+        choose(config)
         return config
 
     return create_engine_config
@@ -82,9 +81,11 @@ def with_plan(stock: Any) -> Any:
 
                 try:
                     from allocmoe.engines.vllm.install import install
+                    from allocmoe.engines.vllm.router import modular_kernels
                 except ImportError as error:
                     raise unsupported(f"lacks what a plan takes hold of ({error})") from None
-                loaded = load_model(*args, **kwargs)
+                with modular_kernels():
+                    loaded = load_model(*args, **kwargs)
                 self.allocmoe = install(self, settings)
                 return loaded
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
 from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+from vllm.model_executor.layers.fused_moe.router.fused_moe_router import FusedMoERouter
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.vllm.refuse import unsupported
@@ -32,6 +34,8 @@ class BudgetRouter(BaseRouter):
         counter: called with the ids and the real rows of every pass, or None.
     """
 
+    supports_monolithic_kernels = False  # from 0.33: a kernel that routes by itself would not ask this router
+
     def __init__(self, inner: Any) -> None:
         super().__init__(top_k=inner.top_k, global_num_experts=inner.global_num_experts, eplb_state=inner.eplb_state)
         self.inner = inner
@@ -41,6 +45,11 @@ class BudgetRouter(BaseRouter):
     @property
     def routing_method_type(self) -> RoutingMethodType:
         return RoutingMethodType.Custom  # kernels that route by themselves must not be chosen
+
+    @property
+    def kernel_routing_method_type(self) -> RoutingMethodType:
+        """From 0.33: how the model routes, whatever stands before that."""
+        return getattr(self.inner, "kernel_routing_method_type", self.inner.routing_method_type)
 
     def _compute_routing(
         self, hidden_states: Tensor, router_logits: Tensor, indices_type: torch.dtype | None, **kwargs: Any
@@ -55,6 +64,24 @@ class BudgetRouter(BaseRouter):
         if self.counter is not None:
             self.counter(ids, valid)
         return weights, ids
+
+
+@contextmanager
+def modular_kernels() -> Iterator[None]:
+    """While a model is built inside, vLLM chooses kernels that take a router's answer.
+
+    Each layer's kernel is chosen as the layer is made, before a BudgetRouter can stand there. From 0.33 vLLM asks the
+    router; before, nobody is asked, and kernels that route by themselves are refused afterwards.
+    """
+    stock = vars(FusedMoERouter).get("supports_monolithic_kernels")
+    if stock is None:
+        yield
+        return
+    FusedMoERouter.supports_monolithic_kernels = BudgetRouter.supports_monolithic_kernels
+    try:
+        yield
+    finally:
+        FusedMoERouter.supports_monolithic_kernels = stock
 
 
 def scoring_of(router: Any) -> Scoring:
