@@ -128,6 +128,8 @@ def _opaque(runners: Any, config: Any) -> bool:
         return config.compilation_config.cudagraph_mode.has_full_cudagraphs() or bool(
             config.compilation_config.cudagraph_mode.has_piecewise_cudagraphs()
         )
+    if config.model_config.enforce_eager:
+        return False  # nothing is compiled, and the call costs
     for runner in runners:
         if not hasattr(runner, "_forward_entry"):
             raise unsupported("cannot keep the MoE layer out of a compiled graph")
