@@ -1,0 +1,94 @@
+"""Compiles the Triton kernels for sm_90, which needs no GPU: the interpreter accepts what the compiler refuses.
+
+As a program it prints what ptxas says of each: `python -m tests.routing.kernels.compiled`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from allocmoe.routing.kernels.cuda_prefix import alloc_t_kernel, alloc_t_round_kernel, alone_kernel
+from allocmoe.routing.kernels.cuda_within import prune_kernel, within_kernel
+
+H100 = GPUTarget("cuda", 90, 32)
+POINTERS = {
+    "valid": "*i1", "logits": "*fp32", "bias": "*fp32", "counts": "*i32", "stays": "*fp64", "first": "*fp64",
+    "second": "*fp64", "k": "*fp64", "k_base": "*fp64", "pairs": "*fp64", "limit": "*fp64", "cap": "*fp64",
+}  # fmt: skip
+EVERYWHERE = {"HAS_VALID": True, "DROPPED": -1}
+PLAIN = {"FUNCTION": "softmax", "RENORMALISE": False, "SCALE": 1.0, "GROUPS": 1, "GP": 1, "OPEN": 1, "HAS_BIAS": False}
+GROUPED = {"FUNCTION": "sigmoid", "RENORMALISE": True, "SCALE": 2.5, "GROUPS": 8, "GP": 8, "OPEN": 4, "HAS_BIAS": True}
+
+class Case(NamedTuple):
+    kernel: Any
+    warps: int
+    shape: dict[str, Any]
+    weights: str = "fp32"
+    ids: str = "i32"
+
+class Built(NamedTuple):
+    """What came out: PTX, and what ptxas says."""
+
+    ptx: str
+    registers: int
+    spilled: int
+
+def cases() -> Iterator[Case]:
+    for rule in ("all", "top_k", "mass", "naee", "adapmoe"):
+        yield Case(alone_kernel, 4, {"K": 8, "KP": 8, "BLOCK": 128, "RULE": rule, "WIDTH": 8})
+    yield Case(alone_kernel, 4, {"K": 1, "KP": 1, "BLOCK": 128, "RULE": "mass", "WIDTH": 1}, "bf16", "i64")
+    yield Case(alone_kernel, 4, {"K": 16, "KP": 16, "BLOCK": 64, "RULE": "adapmoe", "WIDTH": 16}, "fp16", "i64")
+    for K, KP, block in ((1, 1, 128), (6, 8, 64), (8, 8, 512), (16, 16, 256)):
+        yield Case(alloc_t_kernel, 4 if KP * block <= 1024 else 8, {"K": K, "KP": KP, "BLOCK": block})
+    for turn in range(5):
+        yield Case(alloc_t_round_kernel, 8, {"K": 8, "KP": 8, "BLOCK": 512, "ROUND": turn})
+    for rule in ("refill", "cap", "alloc_t_refill"):
+        for N, NP, rows in ((60, 128, 16), (160, 256, 8), (384, 512, 4)):
+            sizes = {"N": N, "NP": NP, "K": 8, "KP": 8, "BLOCK": 64, "ROWS": rows, "RULE": rule}
+            yield Case(within_kernel, 4, {**sizes, **PLAIN})
+        yield Case(within_kernel, 4, {**sizes, "N": 256, "NP": 256, "ROWS": 1, **GROUPED}, "bf16")
+    sizes = {"N": 512, "NP": 512, "K": 16, "KP": 16, "BLOCK": 256, "ROWS": 1, "RULE": "alloc_t_refill"}
+    yield Case(within_kernel, 4, {**sizes, **PLAIN})
+    yield Case(within_kernel, 4, {**sizes, **PLAIN, "N": 1, "NP": 128, "K": 1, "KP": 1, "BLOCK": 128})
+    for K, KP, N, NP in ((8, 8, 64, 128), (6, 8, 60, 128), (16, 16, 512, 512)):
+        for renormalise in (False, True):
+            sizes = {"N": N, "NP": NP, "K": K, "KP": KP}
+            yield Case(prune_kernel, 4, {**sizes, "RENORMALISE": renormalise, "ROUNDING": 1 / 64})
+
+def built(case: Case) -> Built:
+    """Compiles one; whatever Triton or ptxas raises comes through."""
+    constants = {**case.shape, **EVERYWHERE}
+    kinds = {**POINTERS, "weights": f"*{case.weights}", "out_weights": f"*{case.weights}", "ids": f"*{case.ids}",
+             "out_ids": f"*{case.ids}", "T": "i32", "BLOCKS": "i32"}  # fmt: skip
+    signature = {name: "constexpr" if name in constants else kinds[name] for name in case.kernel.arg_names}
+    source = ASTSource(case.kernel, signature, {n: v for n, v in constants.items() if n in case.kernel.arg_names})
+    made = triton.compile(source, H100, options={"num_warps": case.warps, "enable_fp_fusion": False})
+    ptx = made.asm["ptx"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.ptx")
+        path.write_text(ptx)
+        said = subprocess.run(
+            [get_ptxas(H100.arch).path, "-v", "--gpu-name=sm_90a", str(path), "-o", str(Path(folder, "out"))],
+            capture_output=True, text=True, check=False,
+        ).stderr  # fmt: skip
+    registers = re.search(r"Used (\d+) registers", said)
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
+    assert registers, said
+    return Built(ptx, int(registers[1]), spilled)
+
+if __name__ == "__main__":
+    for case in cases():
+        result = built(case)
+        print(case.kernel.__name__, case.warps, case.shape, case.weights, case.ids, end=": ")
+        print(result.registers, "registers,", result.spilled, "bytes spilled")
