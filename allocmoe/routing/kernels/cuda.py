@@ -15,22 +15,22 @@ from allocmoe.routing import alloc_t, top_k
 from allocmoe.routing.kernels.cuda_prefix import alloc_t_kernel, alloc_t_round_kernel, alone_kernel
 from allocmoe.routing.kernels.cuda_within import prune_kernel, within_kernel
 from allocmoe.routing.prune import ROUNDING
-from allocmoe.routing.rule import TokenRule
+from allocmoe.routing.rule import Candidates, Numbers, TokenRule
 from allocmoe.routing.scores import Scoring
 
 MOST_K, MOST_EXPERTS = 16, 512
 WHOLE = 4096
-"""Candidates, with K rounded up to a power of two, that one program holds."""
+"""Candidates, with K rounded up to a power of two, that one program holds. Alloc-T over more takes five launches."""
 PIECE = 1024
 """Candidates of a program that is one of many."""
 LEAST = 128
 """Candidates or experts of a program: as many as it has threads, so that no histogram counts what two threads hold."""
 TILE = 1024
 """Logits that cap looks at together, times groups of experts where a router opens some of them."""
-ALONE = {"top_p": "mass", "xmoe": "mass", "naee": "naee", "adapmoe": "adapmoe"}
-"""Rules with a threshold that decide each token by itself, and what the kernel calls their comparison."""
-WITHIN = {"refill": top_k.RULE, "cap": top_k.RULE, "alloc_t_refill": alloc_t.RULE}
-"""Rules that look beyond a router's K, and the base of each."""
+COMPARISONS = {"top_p": "mass", "xmoe": "mass", "naee": "naee", "adapmoe": "adapmoe"}
+"""Rules with a threshold that decide each token by itself, and what the kernel calls the comparison."""
+BASES = {"refill": top_k.RULE, "cap": top_k.RULE, "alloc_t_refill": alloc_t.RULE}
+"""Rules that look beyond a router's K in small passes, and what runs alone in others."""
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
 """A fused multiply-add rounds once where torch rounds twice."""
 
@@ -59,30 +59,26 @@ def fused(
 
     Returns:
         Weights and ids [T, K]; [T, k] for top-k whose k is a float. None for what no kernel covers: other dtypes,
-        more than 16 candidates or 512 experts, refill over Alloc-T in a pass of more than 4,096 candidates, a rule that
-        is not known here.
+        more than 16 candidates or 512 experts, a rule that is not known here.
     """
     if not covered(weights, ids, logits if rule.logits else None):
         return None
-    weights, ids = weights.contiguous(), ids.contiguous()
+    mask, scores = (None if tensor is None else tensor.contiguous() for tensor in (valid, logits))
+    candidates = Candidates(weights.contiguous(), ids.contiguous(), mask, scores, scoring)
     if rule.name == "top_k":
-        return _top_k(numbers["k"], weights, ids, valid, dropped)
+        return _top_k(candidates, numbers, dropped)
     if rule.name == "alloc_t":
-        return _alloc_t(numbers, weights, ids, valid, dropped)
-    if rule.name in ALONE:
-        return _alone(ALONE[rule.name], numbers, weights, ids, valid, dropped)
-    if logits is None:
-        return None
-    if rule.name == "prune":
-        return _prune(numbers, scoring, weights, ids, valid, logits.contiguous(), dropped)
-    if rule.name not in WITHIN:
+        return _alloc_t(candidates, numbers, dropped)
+    if rule.name in COMPARISONS:
+        return _alone(COMPARISONS[rule.name], candidates, numbers, dropped)
+    if rule.name == "prune" and logits is not None:
+        return _prune(candidates, numbers, dropped)
+    if rule.name not in BASES or logits is None:
         return None
     limit = numbers["refill_tokens"]
     if valid is None and not isinstance(limit, Tensor) and len(ids) > limit:
-        return fused(WITHIN[rule.name], numbers, scoring, weights, ids, valid, None, dropped)
-    if rule.name == "alloc_t_refill" and len(ids) * _power(ids.shape[1]) > WHOLE:
-        return None
-    return _within(rule.name, numbers, scoring, weights, ids, valid, logits.contiguous(), dropped)
+        return fused(BASES[rule.name], numbers, scoring, weights, ids, valid, None, dropped)
+    return _within(rule.name, candidates, numbers, dropped)
 
 
 def covered(weights: Tensor, ids: Tensor, logits: Tensor | None) -> bool:
@@ -97,110 +93,100 @@ def covered(weights: Tensor, ids: Tensor, logits: Tensor | None) -> bool:
     )
 
 
-def _top_k(k: Any, weights: Tensor, ids: Tensor, valid: Tensor | None, dropped: int) -> tuple[Tensor, Tensor]:
+def _top_k(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor, Tensor]:
+    k, K = numbers["k"], offered.weights.shape[1]
     if isinstance(k, Tensor):
-        return _alone("top_k", {"threshold": k}, weights, ids, valid, dropped)
-    if valid is None and k == weights.shape[1]:
-        return weights, ids
-    return _alone("all", {"threshold": weights}, weights, ids, valid, dropped, width=int(k))
+        return _alone("top_k", offered, {"threshold": k}, dropped)
+    if offered.valid is None and k == K:
+        return offered.weights, offered.ids
+    return _alone("all", offered, {}, dropped, width=int(k))
 
 
 def _alone(
-    comparison: str,
-    numbers: Mapping[str, Any],
-    weights: Tensor,
-    ids: Tensor,
-    valid: Tensor | None,
-    dropped: int,
-    width: int | None = None,
+    comparison: str, offered: Candidates, numbers: Numbers, dropped: int, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
+    weights = offered.weights
     T, K = weights.shape
     width = K if width is None else width
-    out = weights.new_empty(T, width), ids.new_empty(T, width)
+    out = weights.new_empty(T, width), offered.ids.new_empty(T, width)
     if not out[0].numel():
         return out
-    first = numbers["threshold"] if comparison == "all" else _number(numbers["threshold"], weights)
+    first = weights if comparison == "all" else _number(numbers["threshold"], weights)
     second = _number(numbers["fisher"], weights) if comparison == "adapmoe" else first
     KP = _power(K)
     block = _block(T, KP, PIECE)
     alone_kernel[(-(-T // block),)](
-        weights, ids, *_mask(valid, weights), first, second, *out, T, K, KP, block, comparison, width,
-        valid is not None, dropped, **EXACT,
+        *_common(offered), first, second, *out, T, K, KP, block, comparison, width,
+        offered.valid is not None, dropped, **EXACT,
     )  # fmt: skip
     return out
 
 
-def _alloc_t(
-    numbers: Mapping[str, Any], weights: Tensor, ids: Tensor, valid: Tensor | None, dropped: int
-) -> tuple[Tensor, Tensor]:
+def _alloc_t(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor, Tensor]:
+    weights = offered.weights
     T, K = weights.shape
-    KP = _power(K)
-    out = torch.empty_like(weights), torch.empty_like(ids)
-    inputs = (weights, ids, *_mask(valid, weights), _number(numbers["k"], weights), _number(numbers["k_base"], weights))
+    out = torch.empty_like(weights), torch.empty_like(offered.ids)
     if not T:
         return out
-    if T * KP <= WHOLE:
-        block = _block(T, KP, WHOLE)
-        alloc_t_kernel[(1,)](
-            *inputs, *out, T, K, KP, block, valid is not None, dropped, num_warps=_warps(block * KP), **EXACT
-        )
-        return out
-    block = WHOLE // KP
+    KP = _power(K)
+    block = _block(T, KP, WHOLE)
     blocks = -(-T // block)
+    known = (*_common(offered), _number(numbers["k"], weights), _number(numbers["k_base"], weights))
+    padded = offered.valid is not None
+    options = {"num_warps": 4 if block * KP <= PIECE else 8, **EXACT}
+    if blocks == 1:
+        alloc_t_kernel[(1,)](*known, *out, T, K, KP, block, padded, dropped, **options)
+        return out
     counts = torch.empty(4, blocks, 256, dtype=torch.int32, device=weights.device)
     for turn in range(5):
-        alloc_t_round_kernel[(blocks,)](
-            *inputs, counts, *out, T, blocks, K, KP, block, turn, valid is not None, dropped, num_warps=8, **EXACT
-        )
+        alloc_t_round_kernel[(blocks,)](*known, counts, *out, T, blocks, K, KP, block, turn, padded, dropped, **options)
     return out
 
 
-def _within(
-    name: str,
-    numbers: Mapping[str, Any],
-    scoring: Scoring,
-    weights: Tensor,
-    ids: Tensor,
-    valid: Tensor | None,
-    logits: Tensor,
-    dropped: int,
-) -> tuple[Tensor, Tensor]:
+def _within(name: str, offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor, Tensor]:
+    weights, ids, logits, scoring = offered.weights, offered.ids, offered.logits, offered.scoring
+    assert logits is not None
     (T, K), N = weights.shape, logits.shape[1]
     KP, NP = _power(K), max(LEAST, _power(N))
-    tile = NP * (_power(scoring.groups) if scoring.open_groups < scoring.groups else 1)
     out = torch.empty_like(weights), torch.empty_like(ids)
     if not T:
         return out
-    k = _number(numbers["k"], weights)
+    base, given = "top_k", ids
+    if name == "alloc_t_refill":
+        base = "alloc_t"
+        if _block(T, KP, WHOLE) < T:
+            base, given = "given", _alloc_t(offered, numbers, dropped)[1]
+    k, pairs, limit = (_number(numbers[own], weights) for own in ("k", "pairs", "refill_tokens"))
+    k_base, cap = (_number(numbers[own], weights) if own in numbers else k for own in ("k_base", "experts"))
+    bias = logits if scoring.bias is None else scoring.bias.contiguous()
+    block = _block(T, KP, WHOLE if base == "alloc_t" else PIECE)
+    rows = TILE // (NP * _power(scoring.groups) if scoring.open_groups < scoring.groups else NP)
     within_kernel[(T,)](
-        weights, ids, *_mask(valid, weights), logits, logits if scoring.bias is None else scoring.bias.contiguous(),
-        k, _number(numbers["k_base"], weights) if name == "alloc_t_refill" else k, _number(numbers["pairs"], weights),
-        _number(numbers["refill_tokens"], weights), _number(numbers["experts"], weights) if name == "cap" else k, *out,
-        T, N, NP, K, KP, _block(T, KP, WHOLE if name == "alloc_t_refill" else PIECE), max(1, TILE // tile), name,
-        scoring.function, scoring.renormalise, scoring.scale, scoring.groups, _power(scoring.groups),
-        scoring.open_groups, scoring.bias is not None, valid is not None, dropped, **EXACT,
+        *_common(offered), given, logits, bias, k, k_base, pairs, limit, cap, *out, T, N, NP, K, KP, block,
+        max(1, rows), base, name == "cap", scoring.function, scoring.renormalise, scoring.scale, scoring.groups,
+        _power(scoring.groups), scoring.open_groups, scoring.bias is not None, offered.valid is not None, dropped,
+        **EXACT,
     )  # fmt: skip
     return out
 
 
-def _prune(
-    numbers: Mapping[str, Any],
-    scoring: Scoring,
-    weights: Tensor,
-    ids: Tensor,
-    valid: Tensor | None,
-    logits: Tensor,
-    dropped: int,
-) -> tuple[Tensor, Tensor]:
+def _prune(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor, Tensor]:
+    weights, logits = offered.weights, offered.logits
+    assert logits is not None
     (T, K), N = weights.shape, logits.shape[1]
-    out = torch.empty_like(weights), torch.empty_like(ids)
+    out = torch.empty_like(weights), torch.empty_like(offered.ids)
     if T:
         stays = torch.as_tensor(numbers["kept"], dtype=torch.float64, device=weights.device)
         prune_kernel[(T,)](
-            weights, ids, *_mask(valid, weights), logits, stays, *out, T, N, max(LEAST, _power(N)), K, _power(K),
-            scoring.renormalise, ROUNDING, valid is not None, dropped, **EXACT,
+            *_common(offered), logits, stays, *out, T, N, max(LEAST, _power(N)), K, _power(K),
+            offered.scoring.renormalise, ROUNDING, offered.valid is not None, dropped, **EXACT,
         )  # fmt: skip
     return out
+
+
+def _common(offered: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernels' first arguments. Where there is no padding nothing reads the third."""
+    return offered.weights, offered.ids, offered.weights if offered.valid is None else offered.valid
 
 
 def _number(value: Any, like: Tensor) -> Tensor:
@@ -208,11 +194,6 @@ def _number(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like.device, torch.float64)
     return torch.full((), value, dtype=torch.float64, device=like.device)
-
-
-def _mask(valid: Tensor | None, stand_in: Tensor) -> tuple[Tensor]:
-    """The kernels' argument, which nothing reads where there is no padding."""
-    return (stand_in if valid is None else valid.contiguous(),)
 
 
 def _power(count: int) -> int:
@@ -223,7 +204,3 @@ def _power(count: int) -> int:
 def _block(tokens: int, KP: int, most: int) -> int:
     """Tokens of a program that holds at most so many candidates."""
     return max(min(_power(tokens), most // KP), LEAST // KP)
-
-
-def _warps(pairs: int) -> int:
-    return 4 if pairs <= PIECE else 8

@@ -1,7 +1,8 @@
 """Triton kernels of the rules that keep a token's first candidates. Each equals the torch rule bit for bit.
 
-Blocks of candidates are [B, KP]: B tokens, and K rounded up to a power of two. A pair is written at its rank, so rows come
-out sorted. Sums of scores run in float64 from one end and are rounded at every step, as torch's cumsum does on a CPU.
+Blocks of candidates are [B, KP]: B tokens, and K rounded up to a power of two. A pair is written at its rank, so rows
+come out sorted. Sums of scores run in float64 from one end and are rounded at every step, as torch's cumsum does on a
+CPU.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def within_tail(w, rank, threshold, fisher, K: tl.constexpr):
 
 
 @triton.jit
-def written(ids, out_weights, out_ids, w, rank, keep, t, j, T, K: tl.constexpr, WIDTH: tl.constexpr, DROPPED: tl.constexpr):  # fmt: skip
+def written(
+    ids, out_weights, out_ids, w, rank, keep, t, j, T, K: tl.constexpr, WIDTH: tl.constexpr, DROPPED: tl.constexpr
+):  # fmt: skip
     """Every pair to its rank: its weight and expert if it is kept, else 0 and DROPPED."""
     inside = (t < T) & (j < K)
     e = tl.load(ids + t * K + j, mask=inside, other=0)

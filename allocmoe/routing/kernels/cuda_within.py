@@ -148,19 +148,24 @@ def most_summed(
 
 @triton.jit
 def based(
-    weights, ids, valid, k, k_base, tokens, start, T, K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr,
-    ALLOC_T: tl.constexpr, HAS_VALID: tl.constexpr,
+    weights, ids, valid, given, k, k_base, tokens, start, T, K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr,
+    BASE: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
-    """What the base keeps of BLOCK tokens, and their experts (0 where there is no token), both [BLOCK, KP]."""
+    """What the base keeps of BLOCK tokens, and experts, which count only where it is kept; both [BLOCK, KP]."""
     t = (start + tl.arange(0, BLOCK))[:, None]
     j = tl.arange(0, KP)[None, :]
-    _, keys, rank = ranked(weights, t, j, T, K, KP)
     live = real_rows(valid, t, T, HAS_VALID) & (j < K)
-    if ALLOC_T:
-        keep = alloc_t_keep(rank, keys, live, k, k_base, tokens, BLOCK * KP, KP)
+    if BASE == "given":
+        e = tl.load(given + t * K + j, mask=live, other=DROPPED).to(tl.int32)
+        keep = live & (e != DROPPED)
     else:
-        keep = live & (rank.to(tl.float64) < k)
-    return keep, tl.load(ids + t * K + j, mask=live, other=0).to(tl.int32)
+        e = tl.load(ids + t * K + j, mask=live, other=0).to(tl.int32)
+        _, keys, rank = ranked(weights, t, j, T, K, KP)
+        if BASE == "alloc_t":
+            keep = alloc_t_keep(rank, keys, live, k, k_base, tokens, BLOCK * KP, KP)
+        else:
+            keep = live & (rank.to(tl.float64) < k)
+    return keep, tl.where(keep, e, 0)
 
 
 @triton.jit
@@ -171,30 +176,33 @@ def experts_of(keep, e, PAIRS: tl.constexpr, NP: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T"])
 def within_kernel(
-    weights, ids, valid, logits, bias, k, k_base, pairs, limit, cap, out_weights, out_ids, T,
+    weights, ids, valid, given, logits, bias, k, k_base, pairs, limit, cap, out_weights, out_ids, T,
     N: tl.constexpr, NP: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    RULE: tl.constexpr, FUNCTION: tl.constexpr, RENORMALISE: tl.constexpr, SCALE: tl.constexpr, GROUPS: tl.constexpr, GP: tl.constexpr,
-    OPEN: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
+    BASE: tl.constexpr, CAP: tl.constexpr, FUNCTION: tl.constexpr, RENORMALISE: tl.constexpr, SCALE: tl.constexpr,
+    GROUPS: tl.constexpr, GP: tl.constexpr, OPEN: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VALID: tl.constexpr,
+    DROPPED: tl.constexpr,
 ):  # fmt: skip
-    """Refill, refill over Alloc-T (T is at most BLOCK then), and cap."""
-    ALLOC_T: tl.constexpr = RULE == "alloc_t_refill"
+    """Cap, and refill over BASE: "top_k", "alloc_t" (T is at most BLOCK then), or "given", the ids that a base kept."""
     t = tl.program_id(0)
     n = tl.arange(0, NP)
     j = tl.arange(0, KP)
     tokens = real_tokens(valid, T, HAS_VALID)
     small = tokens.to(tl.float64) <= tl.load(limit)
     rows = tl.where(small, T, 0)
-    budget = tl.load(k)
-    base = budget
-    if ALLOC_T:
-        base = tl.load(k_base)
-        keep, e = based(weights, ids, valid, budget, base, tokens, 0, T, K, KP, BLOCK, True, HAS_VALID)
+    k = tl.load(k)
+    k_base = tl.load(k_base)
+    if BASE == "alloc_t":
+        keep, e = based(
+            weights, ids, valid, given, k, k_base, tokens, 0, T, K, KP, BLOCK, BASE, HAS_VALID, DROPPED
+        )  # fmt: skip
         opened = experts_of(keep, e, BLOCK * KP, NP)
         own = experts_of(keep & (tl.arange(0, BLOCK) == t)[:, None], e, BLOCK * KP, NP)
     else:
-        row_keep, row_e = based(weights, ids, valid, budget, base, tokens, t, T, K, KP, 1, False, HAS_VALID)
-        own = tl.max((tl.reshape(row_keep, [KP, 1]) & (tl.reshape(row_e, [KP, 1]) == n[None, :])).to(tl.int32), 0)
-        if RULE == "cap":
+        own_keep, own_e = based(
+            weights, ids, valid, given, k, k_base, tokens, t, T, K, KP, 1, BASE, HAS_VALID, DROPPED
+        )  # fmt: skip
+        own = tl.max((tl.reshape(own_keep, [KP, 1]) & (tl.reshape(own_e, [KP, 1]) == n[None, :])).to(tl.int32), 0)
+        if CAP:
             own = tl.where(small, 0, own)
             opened = most_summed(
                 logits, bias, ids, valid, tl.load(cap), rows, n, T, N, NP, K, ROWS, FUNCTION, RENORMALISE, SCALE,
@@ -203,7 +211,9 @@ def within_kernel(
         else:
             opened = tl.zeros([NP], tl.int32)
             for start in range(0, rows, BLOCK):
-                keep, e = based(weights, ids, valid, budget, base, tokens, start, T, K, KP, BLOCK, False, HAS_VALID)
+                keep, e = based(
+                    weights, ids, valid, given, k, k_base, tokens, start, T, K, KP, BLOCK, BASE, HAS_VALID, DROPPED
+                )
                 opened += experts_of(keep, e, BLOCK * KP, NP)
     row = t + tl.zeros([1, 1], tl.int32)
     keys, mass = scored(logits, bias, ids, row, n, T, N, K, FUNCTION, RENORMALISE, SCALE, GROUPS, GP, OPEN, HAS_BIAS)
