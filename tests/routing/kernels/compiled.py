@@ -121,6 +121,8 @@ def test_it_compiles_as_it_is_meant(case: Case) -> None:
         assert ".ftz" not in result.ptx, "subnormal scores count"
     if case.shape.get("RULE") == "naee":
         assert set(re.findall(r"\bdiv[.\w]+f32", result.ptx)) == {"div.rn.f32"}, "as torch divides"
+    if case.kernel is within_kernel and case.weights == "bf16":
+        assert "cvt.rn.bf16.f32" in result.ptx, "weights are rounded and not cut off"
     if case.kernel is alloc_t_kernel:
         assert f"0d{struct.pack('>d', 1e-6).hex().upper()}" in result.ptx, "the allowance for rounding is a float64"
 

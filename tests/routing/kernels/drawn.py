@@ -70,7 +70,7 @@ def scores(draw: random.Random, T: int, K: int) -> Tensor:
     }[kind]
     if draw.random() < 0.5:
         made = made.sort(dim=-1, descending=True, stable=True).values
-    if kind == "tiny":  # the interpreter flushes subnormal numbers of bfloat16
+    if kind == "tiny":  # the interpreter gets subnormal numbers of bfloat16 wrong
         return made
     return made.to(draw.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16]))
 
