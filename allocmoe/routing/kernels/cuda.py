@@ -58,8 +58,8 @@ def fused(
         dropped: id of a dropped pair.
 
     Returns:
-        Weights and ids [T, K]; [T, k] for top-k whose k is a float. None for what no kernel covers: other dtypes,
-        more than 16 candidates or 512 experts, a rule that is not known here.
+        Weights and ids [T, K]; [T, k] for top-k whose k is a float, also where it runs alone for refill or cap. None
+        for what no kernel covers: other dtypes, more than 16 candidates or 512 experts, a rule that is not known here.
     """
     if not covered(weights, ids, logits if rule.logits else None):
         return None

@@ -6,6 +6,7 @@ times as many passes are drawn.
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -52,7 +53,7 @@ def assert_as_the_reference(offered: Pass) -> None:
 def assert_as_by_hand(offered: Pass) -> None:
     weights, ids = run(offered)
     for t, row in enumerate(by_hand.kept(offered)):
-        rest = offered.ids.shape[1] - len(row)
+        rest = ids.shape[1] - len(row)  # top-k that runs alone gives k columns
         assert ids[t].tolist() == [*row, *[offered.dropped] * rest], (t, offered)
         wanted = torch.tensor([*row.values(), *[0.0] * rest], dtype=torch.float64)
         gap = (weights[t].double() - wanted).abs()
@@ -98,6 +99,21 @@ def test_alloc_t_over_several_programs(T: int) -> None:
     """More than 4,096 candidates: five launches, and ties that reach from one block into another."""
     for seed in range(2 * SEEDS):
         assert_as_the_reference(prefix_pass(seed, "alloc_t", T, 16))
+
+
+def test_ties_reach_from_one_program_into_another() -> None:
+    weights, ids = torch.full((600, 16), 0.125), torch.arange(16).expand(600, 16)
+    for valid in (None, torch.arange(600) % 3 > 0):
+        assert_as_the_reference(Pass("alloc_t", {"k": 6.4, "k_base": 1.0}, weights, ids, valid, -1))
+
+
+@pytest.mark.parametrize("rule", ["refill", "cap"])
+def test_groups_of_experts_with_a_bias(rule: str) -> None:
+    drawn = (logit_pass(seed, rule, 2, 8) for seed in range(2000))
+    grouped = (p for p in drawn if p.scoring.open_groups < p.scoring.groups and p.scoring.bias is not None)
+    opening = (p for p in grouped if by_hand.real(p) and float(p.numbers["refill_tokens"]) >= 2 and by_hand.clear(p))
+    for offered in itertools.islice(opening, 3):
+        assert_as_by_hand(offered.other(rule, k=2.0, pairs=8.0, experts=12.0))
 
 
 @pytest.mark.parametrize("rule", [rule for rule in PREFIX if rule != "alloc_t"])
