@@ -2,8 +2,8 @@
 
     python bench/routing.py --shape olmoe-wide --dtype bfloat16 --records reports/records/routing.jsonl
 
-Requests decode together, and before each step another condition is put in force: stock vLLM (the model's own routers and
-kernels, as if there were no plugin), the identity plan `original`, uniform top-k at several budgets, and the methods.
+Requests decode together, and before each step another condition is put in force: stock vLLM (the model's own routers
+and kernels, as if there were no plugin), the identity plan `original`, uniform top-k at several budgets, and methods.
 So neighbours in time are compared, thousands of them. The routers' share of a step is taken by a clock around each
 router, in steps of its own. What a method costs at equal distinct experts and pairs is the difference that a regression
 on these counts leaves. One record about "routing".
@@ -167,13 +167,14 @@ def prefill(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions
     for block in range(protocol.warmups + 3 * protocol.runs):
         order = random.Random(f"{seed}/{block}").sample(conditions, len(conditions))
         for name in order:
-            run(switch, tokens, protocol.prompt, [name],
-                lambda name, s, block=block: block >= protocol.warmups and found[name].seconds.append(s), number)  # fmt: skip
+            seen: list[float] = []
+            run(switch, tokens, protocol.prompt, [name], lambda _, s, seen=seen: seen.append(s), number)
             with switch.clocked():
                 begin = switch.clock
                 run(switch, tokens, protocol.prompt, [name], lambda *_: None, number + 1)
-                if block >= protocol.warmups:
-                    found[name].routing.append(switch.clock - begin)
+            if block >= protocol.warmups:
+                found[name].seconds += seen
+                found[name].routing.append(switch.clock - begin)
             number += 2
         progress()
     return found
@@ -257,7 +258,7 @@ def main(
         about="routing", model=engine.name, fingerprint=engine.fingerprint, method=None, budget=half, plan=None,
         setup=setup(engine, protocol, seed),
         metrics={name: i.estimate for name, i in intervals.items()},
-        samples={f"{phase}_s/{name}": steps.seconds for phase, found in phases.items() for name, steps in found.items()},
+        samples={f"{phase}_s/{n}": steps.seconds for phase, found in phases.items() for n, steps in found.items()},
         details={
             "intervals": {name: [i.low, i.high] for name, i in intervals.items()},
             "median_ms": {

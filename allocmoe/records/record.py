@@ -17,7 +17,8 @@ class Record:
     """One measurement.
 
     Attributes:
-        about: "quality", "speed" or "profile"; "cost": of a decode step, fitted; "tune": what a search chose;
+        about: "quality", "speed" or "profile"; "cost": of a decode step, fitted; "routing": the routers' part of it;
+            "tune": what a search chose;
             "failure": nothing could be measured; "history" and "gate": simulations of how often those err.
         model, fingerprint: name and weights of the model.
         method, budget: of the plan; None for a measurement of no plan.

@@ -13,8 +13,10 @@ import torch
 from allocmoe import methods, mini
 from allocmoe.allocation.alloc_l import alloc_l
 from allocmoe.allocation.lexi import lexi
+from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
-from allocmoe.routing import RULES, Candidates
+from allocmoe.routing import RULES
+from allocmoe.routing.kernels import fused_on
 from allocmoe.spec import MoESpec
 
 SHAPES = {"olmoe": (16, 8, 64), "qwen": (24, 4, 48), "deepseek": (26, 6, 78)}
@@ -46,21 +48,26 @@ class AllocL:
 
 
 class TokenRules:
-    """What each rule keeps of T tokens' candidates at K = 8, N = 64, k = 4."""
+    """A layer's router at K = 8, k = 4, after the model's own top-k: in one call, and as the torch reference."""
 
-    params = [list(RULES), [8, 256, 4096]]
-    param_names = ["rule", "tokens"]
+    params = [list(RULES), ["fused", "torch"], [8, 256, 4096], [64, 256]]
+    param_names = ["rule", "form", "tokens", "experts"]
 
-    def setup(self, rule: str, tokens: int) -> None:
+    def setup(self, rule: str, form: str, tokens: int, experts: int) -> None:
         torch.set_num_threads(1)
-        logits = torch.randn(tokens, 64, generator=torch.Generator().manual_seed(0))
-        scores, ids = logits.softmax(-1).topk(8)
-        self.offered = Candidates(scores, ids, logits=logits)
-        own = RULES[rule].keep_all(8, 64)
-        self.numbers = {"k": 4, **{n: torch.tensor(v) if isinstance(v, list | tuple) else v for n, v in own.items()}}
+        self.logits = torch.randn(tokens, experts, generator=torch.Generator().manual_seed(0))
+        self.weights, self.ids = self.logits.softmax(-1).topk(8)
+        own = RULES[rule].keep_all(8, experts)
+        numbers = {"k": 4.0, **{n: torch.tensor(v) if isinstance(v, list | tuple) else v for n, v in own.items()}}
+        numbers |= {n: v for n, v in {"refill_tokens": 64, "experts": experts // 3}.items() if n in numbers}
+        fused = fused_on(torch.device("cpu")) if form == "fused" else None
+        if form == "fused" and fused is None:
+            raise NotImplementedError("numba is not installed")
+        self.layer = PlannedLayer(RULES[rule], numbers, 8, -1, fused=fused)
+        self.time_route()
 
-    def time_keep(self, rule: str, tokens: int) -> None:
-        RULES[rule].select(self.offered, self.numbers)
+    def time_route(self, *_: object) -> None:
+        self.layer(self.weights, self.ids, None, self.logits)
 
 
 class Plans:

@@ -20,4 +20,8 @@ def fused_on(device: torch.device) -> Fused | None:
         from allocmoe.routing.kernels import cpu
 
         return cpu.fused
+    if device.type == "cuda" and find_spec("triton"):
+        from allocmoe.routing.kernels import cuda
+
+        return cuda.fused
     return None

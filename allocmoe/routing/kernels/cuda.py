@@ -6,6 +6,7 @@ Import this only where Triton is installed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def fused(
 ) -> tuple[Tensor, Tensor] | None:
     """What `PlannedLayer` gives with reference "original": kept pairs first, others of weight 0 and id `dropped`.
 
-    Nothing waits for the device, and no shape depends on a value there. A number that is a float costs a launch more.
+    Nothing waits for the device, and no shape depends on a value there. A number that is a float costs a launch more,
+    the first time that it is met.
 
     Args:
         rule, numbers: of the layer; numbers are floats, or float64 tensors on the device ("kept" is [N]).
@@ -190,10 +192,18 @@ def _common(offered: Candidates) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _number(value: Any, like: Tensor) -> Tensor:
-    """In device memory and float64. A float is filled in by the device: a copy could not be captured."""
+    """In device memory and float64. While a graph is captured nothing runs, so a float that was not met before is
+    filled in by the graph and not kept."""
     if isinstance(value, Tensor):
         return value.to(like.device, torch.float64)
-    return torch.full((), value, dtype=torch.float64, device=like.device)
+    if like.is_cuda and torch.cuda.is_current_stream_capturing():
+        return _filled.__wrapped__(float(value), like.device)
+    return _filled(float(value), like.device)
+
+
+@lru_cache(4096)
+def _filled(value: float, device: torch.device) -> Tensor:
+    return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def _power(count: int) -> int:
