@@ -1,4 +1,4 @@
-"""pytest-benchmark: a layer's router alone under every token rule, in one launch and as the torch reference; vLLM's own.
+"""pytest-benchmark: a layer's router alone, every token rule in one launch and as the torch reference; vLLM's own.
 
 make bench
 
