@@ -121,10 +121,20 @@ def timed() -> list[Record]:
     return found
 
 
+def routed() -> Record:
+    metrics = {"decode/identity": 1.004, "prefill/identity": 0.998, "decode/routing/alloc-t": 0.012,
+               "prefill/routing/alloc-t": 0.002, "decode/equal/alloc-t": 0.02}  # fmt: skip
+    return made(
+        "routing", None, 64, plan=None, model=WIDE_NAME, setup={"dtype": "bfloat16"}, metrics=metrics,
+        details={"intervals": {name: [value - 0.001, value + 0.002] for name, value in metrics.items()}},
+    )  # fmt: skip
+
+
 WIDE_NAME = "olmoe-wide (random weights)"
 PRICES, TIMED = [priced(0.5), priced(0.25)], timed()
 FILES = {
     "prices": PRICES[-1:],
+    "routed": [routed()],
     "pairs": TIMED,
     "wishes": [tuned()],
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],

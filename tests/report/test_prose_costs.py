@@ -55,6 +55,18 @@ def test_the_table_of_sessions(sources: Sources) -> None:
     assert cells[-1] == "-"
 
 
+def test_the_table_of_routing(sources: Sources) -> None:
+    head, *found = rows("routing", "routed", sources)
+    assert head == ["timed on", "what", "decode", "prefill"]
+    assert [cells[2:] for cells in found] == [
+        ["+0.4 % (+0.3 to +0.6)", "-0.2 % (-0.3 to 0.0)"],
+        ["+1.2 % (+1.1 to +1.4)", "+0.2 % (+0.1 to +0.4)"],
+        ["+2.0 % (+1.9 to +2.2)", "-"],
+    ]
+    assert {cells[0] for cells in found} == {"olmoe-wide, bfloat16"}
+    assert ["Alloc-T" in cells[1] for cells in found] == [False, True, True]
+
+
 def test_the_table_of_wishes(sources: Sources) -> None:
     _, cells = rows("wishes", "wishes", sources)
     assert cells == [

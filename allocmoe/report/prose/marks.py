@@ -13,13 +13,14 @@ from allocmoe.report.prose.code import CODE
 from allocmoe.report.prose.costs import COSTS
 from allocmoe.report.prose.experts import EXPERTS, LEADS
 from allocmoe.report.prose.figures import FIGURES
+from allocmoe.report.prose.routing import ROUTING
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.prose.studies import STUDIES
 from allocmoe.report.prose.tables import TABLES
 
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {
     "fig": {**FIGURES, **LEADS},
-    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **STUDIES, **CODE},
+    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **ROUTING, **STUDIES, **CODE},
 }
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
 BEGINNING = re.compile(r"(?:\A|\n)[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*\Z")

@@ -15,7 +15,8 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.plan import Plan
 from allocmoe.routing import RULES, Scoring
 from tests.engines.loops import EXPERTS, assert_same, candidates, kept, kept_by_hand, masks, plans
-from tests.routing.kernels.cases import BEYOND, PREFIX, Case, cases, differs
+from tests.routing.kernels import by_hand
+from tests.routing.kernels.drawn import LOGITS, PREFIX, Pass, logit_pass, prefix_pass
 
 pytest.importorskip("numba")
 
@@ -27,27 +28,63 @@ def fused() -> Any:
     return fused_on(torch.device("cpu"))
 
 
-def vars_of(case: Case) -> tuple[Any, ...]:
-    return case.numbers, case.scoring, case.weights, case.ids, case.valid, case.logits, -1
+def run(fused: Any, offered: Pass) -> tuple[Tensor, Tensor]:
+    made = fused(
+        RULES[offered.rule], offered.numbers, offered.scoring, offered.weights, offered.ids, offered.valid,
+        offered.logits, offered.dropped,
+    )  # fmt: skip
+    assert made is not None, offered
+    return made
 
 
-def sweep(fused: Any, rule: str, count: int, seed: int) -> None:
-    for number, case in enumerate(cases(count, seed, (rule,))):
-        found = case.answer(fused)
-        assert not (wrong := differs(case, found)), f"case {number} of seed {seed}: {case}: {wrong}"
+def drawn(rule: str, seed: int) -> Pass | None:
+    """A pass in float32; None where rounding decides. A token with two scores that are no numbers may keep others."""
+    made = prefix_pass(seed, rule) if rule in PREFIX else logit_pass(seed, rule)
+    made = replace(made, weights=made.weights.float())
+    if rule in LOGITS:
+        return made if by_hand.clear(made) else None
+    return None if (made.weights.isnan().sum(1) > 1).any() else made
 
 
-@pytest.mark.parametrize("rule", [*PREFIX, *BEYOND])
+def differs(found: tuple[Tensor, Tensor], offered: Pass) -> str:
+    """What is wrong with an answer, "" for nothing. Rules that keep first candidates must give the reference's very
+    numbers; others the same pairs, and weights that come from the logits may be off by rounding."""
+    expected = offered.reference()
+    if offered.rule in PREFIX:
+        width = found[1].shape[1]
+        cut = [t[:, :width] for t in expected]
+        same = torch.equal(found[1], cut[1]) and torch.equal(found[0].nan_to_num(-7), cut[0].nan_to_num(-7))
+        return "" if same and (expected[1][:, width:] == offered.dropped).all() else f"{found} instead of {expected}"
+    for t, (row, same) in enumerate(
+        zip(*(kept(*answer, offered.dropped) for answer in (found, expected)), strict=True)
+    ):
+        if row.keys() != same.keys():
+            return f"token {t} has experts {sorted(row)} instead of {sorted(same)}"
+        if off := [e for e in row if abs(row[e] - same[e]) > 1e-6 * abs(same[e]) + 1e-30]:
+            return f"token {t} has the weights {[row[e] for e in off]} instead of {[same[e] for e in off]}"
+    return ""
+
+
+def sweep(fused: Any, rule: str, seeds: range) -> None:
+    tried = 0
+    for seed in seeds:
+        if offered := drawn(rule, seed):
+            tried += 1
+            assert not (wrong := differs(run(fused, offered), offered)), f"seed {seed}: {offered}: {wrong}"
+    assert tried > len(seeds) / 2, "too few passes are clear"
+
+
+@pytest.mark.parametrize("rule", [*PREFIX, *LOGITS])
 def test_it_is_the_reference(fused: Any, rule: str) -> None:
-    sweep(fused, rule, 400, seed=1)
+    sweep(fused, rule, range(300))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("rule", [*PREFIX, *BEYOND])
-@pytest.mark.parametrize("seed", range(2, 12))
-def test_it_is_the_reference_a_million_times(fused: Any, rule: str, seed: int) -> None:
-    sweep(fused, rule, 10_000, seed)
+@pytest.mark.parametrize("rule", [*PREFIX, *LOGITS])
+@pytest.mark.parametrize("part", range(1, 11))
+def test_it_is_the_reference_a_million_times(fused: Any, rule: str, part: int) -> None:
+    sweep(fused, rule, range(part * 10_000, (part + 1) * 10_000))
 
 
 @settings(deadline=None, max_examples=300)
@@ -67,9 +104,8 @@ def test_it_is_the_definition(fused: Any, given: tuple[Tensor, Tensor], plan: Pl
 def test_long_prompts(fused: Any, tokens: int, rule: str) -> None:
     logits = torch.randn(tokens, 64, generator=torch.Generator().manual_seed(tokens)).bfloat16().float()
     weights, ids = logits.softmax(-1).topk(16)
-    numbers = {"k": 7.0, "k_base": 1}
-    expected = PlannedLayer(RULES[rule], numbers, 16, -1)(weights, ids, None)
-    assert all(map(torch.equal, expected, fused(RULES[rule], numbers, Scoring(), weights, ids, None, logits, -1)))
+    offered = Pass(rule, {"k": 7.0, "k_base": 1}, weights, ids, None, -1)
+    assert not differs(run(fused, offered), offered)
 
 
 @pytest.mark.parametrize("rule", PREFIX)
@@ -81,34 +117,13 @@ def test_a_score_that_is_no_number_comes_first(fused: Any, rule: str) -> None:
         {"k": 2.0, "k_base": 1, "threshold": 0.3, "fisher": 1.0},
         {"k": 3.0, "k_base": 0, "threshold": 0.6, "fisher": 2.0},
     ):
-        expected = PlannedLayer(RULES[rule], numbers, 4, -1)(weights, ids, None)
-        found = fused(RULES[rule], numbers, Scoring(), weights, ids, None, None, -1)
-        assert torch.equal(expected[1], found[1])
-        assert torch.allclose(expected[0], found[0], rtol=0, atol=0, equal_nan=True)
-
-
-def test_biased_and_grouped_routers_choose_by_their_own_scores(fused: Any) -> None:
-    generator = torch.Generator().manual_seed(3)
-    scoring = Scoring("sigmoid", True, 2.5, groups=4, open_groups=2, bias=torch.randn(32, generator=generator))
-    for tokens in (1, 5, 8, 40):
-        logits = torch.randn(tokens, 32, generator=generator)
-        order, _ = scoring(logits, torch.zeros(tokens, 1, dtype=torch.long))
-        ids = order.topk(6, dim=-1).indices
-        weights = scoring(logits, ids)[1].gather(-1, ids)
-        for rule, numbers in (
-            ("refill", {"k": 2.0, "pairs": 6, "refill_tokens": 64}),
-            ("cap", {"k": 2.0, "experts": 9, "pairs": 5, "refill_tokens": 64}),
-        ):
-            expected = PlannedLayer(RULES[rule], numbers, 6, -1, scoring=scoring)(weights, ids, None, logits)
-            found = fused(RULES[rule], numbers, scoring, weights, ids, None, logits, -1)
-            assert torch.equal(expected[1], found[1])
-            assert torch.allclose(expected[0], found[0], rtol=1e-6, atol=0)
+        offered = Pass(rule, numbers, weights, ids, None, -1)
+        assert not differs(run(fused, offered), offered)
 
 
 def test_what_it_has_no_form_of_is_left_to_the_reference(fused: Any) -> None:
-    weights, ids = torch.rand(3, 4), torch.arange(4).repeat(3, 1)
-    call = ({"k": 2.0}, Scoring(), weights, ids, None, None, -1)
-    seen = {case.rule for case in cases(200, 0) if fused(RULES[case.rule], *vars_of(case)) is not None}
-    assert seen == set(RULES)
-    assert fused(RULES["top_k"], call[0], call[1], weights.double(), *call[3:]) is None
+    offered = Pass("top_k", {"k": 2.0}, torch.rand(3, 4), torch.arange(4).repeat(3, 1), None, -1)
+    call = (offered.numbers, Scoring(), offered.weights, offered.ids, None, None, -1)
+    assert fused(RULES["top_k"], *call) is not None
+    assert fused(RULES["top_k"], *call[:2], offered.weights.double(), *call[3:]) is None
     assert fused(replace(RULES["top_k"], name="another"), *call) is None
