@@ -53,7 +53,7 @@ def _select(candidates: Candidates, numbers: Numbers) -> Selection:
         own: Tensor | float = 1.0
     else:
         scores = candidates.logits.float().softmax(-1)
-        own = scores.gather(-1, candidates.ids.long()).sum(-1, keepdim=True)
+        own = scores.gather(-1, candidates.ids.long().clamp(min=0)).sum(-1, keepdim=True)  # padding may hold -1
     factor = candidates.weights.float().sum(-1, keepdim=True) / own
     weights = weights * torch.where((factor - 1).abs() < ROUNDING, 1.0, factor)
     return Selection(weights.to(candidates.weights.dtype), ids.to(candidates.ids.dtype))

@@ -11,6 +11,7 @@ from captured import budgeted, fixed, on
 from torch import Tensor
 
 from allocmoe.engines.spent import Spent
+from allocmoe.errors import AllocMoEError
 from tests.engines.loops import (
     EXPERTS,
     TOKEN_RULES,
@@ -49,20 +50,30 @@ def test_counting_does_not_wait_for_the_device(padded: bool) -> None:
     assert spent.load.device.type == spent.tokens.device.type == "meta"
 
 
-@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("token_rule", [None, *TOKEN_RULES])
-def test_the_router_does_not_wait_for_the_device(token_rule: str | None, padded: bool) -> None:
+def test_the_router_does_not_wait_for_the_device(token_rule: str | None) -> None:
     from vllm.forward_context import ForwardContext, override_forward_context
 
     router, spent = budgeted(on(META, plan(token_rule)) if token_rule else None), Spent(1, EXPERTS, META)
     router.counter = lambda ids, valid: spent.add(0, ids, valid)
-    _, _, padding = inputs(padded)
+    _, _, padding = inputs(padded=True)
     with override_forward_context(ForwardContext({}, {}, {}, is_padding=padding)):
         answer = router.select_experts(
             torch.empty(6, 8, device=META), torch.empty(6, EXPERTS, device=META), torch.int32
         )  # fmt: skip
     assert [t.device.type for t in answer] == ["meta", "meta"]
     assert [t.shape for t in answer] == [(6, TOP), (6, TOP)]
+
+
+def test_a_device_that_does_not_tell_of_padding_is_refused() -> None:
+    """Rows that fill up a captured graph would take budget."""
+    from vllm.forward_context import ForwardContext, override_forward_context
+
+    router = budgeted(on(META, plan("alloc_t")))
+    hidden, logits = torch.empty(6, 8, device=META), torch.empty(6, EXPERTS, device=META)
+    silent = override_forward_context(ForwardContext({}, {}, {}, is_padding=None))
+    with silent, pytest.raises(AllocMoEError, match="which rows of a pass are padding"):
+        router.select_experts(hidden, logits, torch.int32)
 
 
 @pytest.mark.parametrize(
