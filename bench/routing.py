@@ -121,8 +121,9 @@ def run(switch: Switch, tokens: torch.Tensor, prompt: int, order: Sequence[str],
 
 
 def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions: Sequence[str], seed: int,
-           progress: Callable[[], None]) -> dict[str, Steps]:  # fmt: skip
-    """Blocks of steps, each condition once a block in an order of its own; first timed, then counted, then clocked."""
+           progress: Callable[[], None], timed_alone: bool = False) -> dict[str, Steps]:  # fmt: skip
+    """Blocks of steps, each condition once a block in an order of its own; first timed, then (unless that is all)
+    counted, then clocked."""
     found = {name: Steps() for name in conditions}
     blocks = protocol.decode // len(conditions)
     for number in range(protocol.warmups + protocol.runs):
@@ -133,7 +134,7 @@ def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions:
         run(switch, tokens, protocol.prompt, order, lambda *what, seen=seen: seen.append(what), 3 * number)
         for name, seconds in [] if warm else seen[1:]:
             found[name].seconds.append(seconds)
-        if not warm:
+        if not warm and not timed_alone:
             switch.budgeted.count(True)
             before = [(0, 0)]
 
@@ -164,7 +165,7 @@ def prefill(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions
     """Prefill alone: each condition once a block; timed, then clocked."""
     found = {name: Steps() for name in conditions}
     number = 10**6
-    for block in range(protocol.warmups + 3 * protocol.runs):
+    for block in range(protocol.warmups + protocol.runs):
         order = random.Random(f"{seed}/{block}").sample(conditions, len(conditions))
         for name in order:
             seen: list[float] = []
@@ -219,7 +220,7 @@ def main(
     prompt: int = 32,
     decode_steps: Annotated[int, typer.Option("--decode")] = 128,
     warmups: int = 2,
-    runs: int = 10,
+    runs: int = 24,
     seed: int = 0,
 ) -> None:
     """Append one record about routing."""
@@ -239,14 +240,17 @@ def main(
     conditions = [STOCK, *dict.fromkeys(map(named, plans))]
     base = next(named(p) for p in plans if p.method == BASELINE and p.budget == half)
     identity = next(named(p) for p in plans if p.method == IDENTITY)
-    with tqdm(total=2 * warmups + 4 * runs, desc=f"routing on {shape}") as bar:
+    with tqdm(total=3 * (warmups + runs), desc=f"routing on {shape}") as bar:
         phases = {
+            # the smallest difference of all: in steps of these two alone
+            "identity": decode(switch, tokens, protocol, [STOCK, identity], seed, bar.update, timed_alone=True),
             "decode": decode(switch, tokens, protocol, conditions, seed, bar.update),
             "prefill": prefill(switch, tokens, protocol, conditions, seed, bar.update),
         }
     intervals: dict[str, Interval] = {}
-    for phase, found in phases.items():
-        intervals[f"{phase}/identity"] = log_ratio(found[identity].seconds, found[STOCK].seconds)
+    intervals["decode/identity"] = log_ratio(phases["identity"][identity].seconds, phases["identity"][STOCK].seconds)
+    intervals["prefill/identity"] = log_ratio(phases["prefill"][identity].seconds, phases["prefill"][STOCK].seconds)
+    for phase, found in list(phases.items())[1:]:
         for plan in plans:
             name = named(plan)
             if name != base and plan.budget == half and plan.method != IDENTITY:
@@ -266,7 +270,7 @@ def main(
                 for phase, found in phases.items()
             },
             "routing_us": {
-                phase: {name: 1e6 * median(steps.routing) for name, steps in found.items()}
+                phase: {name: 1e6 * median(steps.routing) for name, steps in found.items() if steps.routing}
                 for phase, found in phases.items()
             },
         },

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from allocmoe import __version__
-from allocmoe.cli import gating, history, measuring, planning, showing, tuning
+from allocmoe.cli import data, gating, history, measuring, planning, showing, tuning
 from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
@@ -28,6 +28,7 @@ for verb in (
     gating.baseline, gating.gate, history.history, showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -25,6 +25,13 @@ Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
 Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
 Engine = Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(envvar="ALLOCMOE_DATA_ROOT", help="Local data of lm-eval's tasks, see `allocmoe data`; else the hub."),
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Engines at once, through Ray: a device each, or processes of this machine.")
+]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from allocmoe.cli.common import (
+    DataRoot,
     Device,
     Dtype,
     Engine,
@@ -16,6 +17,7 @@ from allocmoe.cli.common import (
     Model,
     Seed,
     Text,
+    Workers,
     check_engine,
     check_machine,
     check_writable,
@@ -23,6 +25,7 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
+from allocmoe.errors import AllocMoEError
 from allocmoe.methods import for_windows, left_out
 from allocmoe.metrics import METRICS
 
@@ -39,14 +42,20 @@ def eval(
         bool, typer.Option("--as-decode", help="Route the text as decoding a batch's windows side by side would.")
     ] = False,
     items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 100,
-    task: Annotated[
-        list[str] | None,
+    suite: Annotated[
+        str | None,
         typer.Option(
-            help="paper, nlu, reasoning, math, or a task, group or tag of lm-eval; repeat. Default: embedded."
+            help="Data sets by one name: embedded (default), paper (20), nlu, reasoning or math. What of "
+            "them cannot be had here is named and left out."
         ),
     ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task, group or tag of lm-eval that must be had; repeat.")
+    ] = None,
+    data_root: DataRoot = None,
     cap: Annotated[int | None, typer.Option(min=1, help="Tokens that a generated answer may have at most.")] = None,
     task_batch: Annotated[int, typer.Option(min=1, help="Requests per batch in lm-eval.")] = 64,
+    workers: Workers = 1,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -56,34 +65,43 @@ def eval(
     """Measure the quality of plans (and always of the unchanged model): perplexity, KL divergence from the unchanged
     model and the share of changed most likely tokens (not with vLLM), and tasks through lm-eval.
 
-    What the records file holds already is not measured again.
-    Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
+    What was measured already, by the records file or the parts beside it, is not measured again.
+    Examples: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold],
+    [bold]allocmoe eval MODEL --suite paper --data-root data --items 100 --workers 4 --device cuda[/bold]
     """
-    from allocmoe.data.text import windows as cut
-    from allocmoe.evaluate.loading import load
-    from allocmoe.evaluate.quality import evaluate
-    from allocmoe.evaluate.tasks.suite import TaskSuite
+    from allocmoe.evaluate.loading import Evaluation
+    from allocmoe.evaluate.quality import fill
+    from allocmoe.evaluate.tasks.table import SETS
+    from allocmoe.evaluate.workers import started
     from allocmoe.methods import allocate as make
-    from allocmoe.mini import resolve
     from allocmoe.plan import Plan
 
     check_engine(engine)
     check_machine(dtype, device)
     check_writable(to)
+    if suite is not None and suite not in SETS:
+        raise AllocMoEError(
+            f"unknown suite {suite[:60]!r}: expected one of {', '.join(SETS)}; a single one is a --task"
+        )
     known = [Plan.load(path) for path in plans or []]
-    live, lm = load(engine, resolve(model), dtype, device, task_batch)
-    wanted = [make("original", live.spec, live.fingerprint, live.spec.original_budget), *known]
-    for plan in wanted:
-        plan.check_model(live.spec, live.fingerprint)
-    held_out = cut(live.tokenizer, text, windows, window)
-    suite = TaskSuite(live, task, task_batch, lm, cap=cap) if items else None
-    found = evaluate(
-        live, wanted, held_out, to, text_batch=batch, suite=suite, items=items, seed=seed,
-        passes="decode" if as_decode else "prefill", progress=not as_json,
+    names = (*([suite] if suite else []), *(task or [])) or None
+    asked = Evaluation(
+        model, engine, dtype, device, text, windows, window, batch, "decode" if as_decode else "prefill",
+        items, names, cap, task_batch, str(data_root) if data_root else None, suite is not None, seed,
     )  # fmt: skip
+    with started(asked, workers) as measurer:
+        spec, fingerprint, missing = measurer.spec, measurer.fingerprint, measurer.missing
+        for name, why in missing.items():
+            notes.print(f"left out: {name}: {why}", markup=False, soft_wrap=True)
+        if lost := [name for name in task or () if name in missing]:
+            raise AllocMoEError(f"{lost[0]} was asked for by name: {missing[lost[0]]}")
+        wanted = [make("original", spec, fingerprint, spec.original_budget), *known]
+        for plan in wanted:
+            plan.check_model(spec, fingerprint)
+        found = fill(measurer, wanted, to, progress=not as_json)
     if as_json:
         rows = [{"method": r.method, "budget": r.budget, "spent": r.spent["per_token"], **r.metrics} for r in found]
-        return print_json({"records": str(to), "results": rows})
+        return print_json({"records": str(to), "results": rows, "missing": missing})
     groups = [name for name in found[0].metrics if name.startswith("group/")]
     apart = {n: column for n, column in (("kl", "KL"), ("flips", "flips")) if all(n in r.metrics for r in found)}
     named = [*apart.values(), *(g.removeprefix("group/") for g in groups)]
@@ -104,6 +122,8 @@ def measure(
         str | None, typer.Option(help="small, paper, or a JSON file of what differs from small; else ALLOCMOE_SUITE.")
     ] = None,
     starts: Annotated[int | None, typer.Option(min=0, help="Engine starts; 0 for quality alone.")] = None,
+    data_root: DataRoot = None,
+    workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
     """Measure a commit: quality of every method, and its speed in several engine starts. What `gate` compares.
@@ -120,7 +140,8 @@ def measure(
     wanted = suites.installed(suites.chosen(suite))
     check_machine(wanted.dtype, wanted.device)
     check_writable(to)
-    found = running.run(replace(wanted, starts=wanted.starts if starts is None else starts), to, not as_json)
+    wanted = replace(wanted, starts=wanted.starts if starts is None else starts)
+    found = running.run(wanted, to, not as_json, workers=workers, data_root=data_root)
     if as_json:
         rows = [{"metric": k[0], "model": k[1], "method": k[2], "share": k[3], "engine": k[4], "value": v}
                 for k, v in values(found)]  # fmt: skip

@@ -32,8 +32,14 @@ from allocmoe.records import Record
 WINDOW, BATCH = 256, 8  # tokens; windows that share a batch
 
 
-def run(suite: Suite, path: Path, progress: bool = True) -> list[Record]:
+def run(
+    suite: Suite, path: Path, progress: bool = True, *, workers: int = 1, data_root: Path | None = None
+) -> list[Record]:
     """Measure what `path` lacks of a suite, at the present commit; all records of the file.
+
+    Args:
+        workers: engines at once for the quality, see `evaluate.workers`.
+        data_root: of lm-eval's own tasks.
 
     Raises AllocMoEError if the file holds another commit's records. What else goes wrong is raised as it is,
     after a record (about "failure") that says so, since a history would otherwise not know of a commit at which
@@ -42,17 +48,17 @@ def run(suite: Suite, path: Path, progress: bool = True) -> list[Record]:
     path = Path(path)
     _one_commit(path, records.resume(path))
     try:
-        return _run(suite, path, progress)
+        return _run(suite, path, progress, workers, data_root)
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0][:500]
         records.append(path, Record("failure", "", "", None, None, None, {}, {}, details={"error": said}))
         raise
 
 
-def _run(suite: Suite, path: Path, progress: bool) -> list[Record]:
+def _run(suite: Suite, path: Path, progress: bool, workers: int, data_root: Path | None) -> list[Record]:
     made: dict[str, list[Plan]] = {}
     for model in dict.fromkeys([*suite.models, *(WIDE.get(model, model) for _, model in suite.timed)]):
-        made[model] = _quality(suite, model, path, progress)
+        made[model] = _quality(suite, model, path, progress, workers, data_root)
         gc.collect()  # one model at a time
     for number in range(suite.starts):
         for engine, model in suite.timed:
@@ -78,12 +84,13 @@ def _state(environment: Mapping[str, Any]) -> str:
     return commit["hash"][:12] + (f" with changes {str(commit.get('changes'))[:8]}" if commit.get("dirty") else "")
 
 
-def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]:
+def _quality(suite: Suite, model: str, path: Path, progress: bool, workers: int, data_root: Path | None) -> list[Plan]:
     """Plans of a model, and their quality if the suite asks for it."""
     from allocmoe.data.text import windows
     from allocmoe.engines.hf import HFEngine
-    from allocmoe.evaluate.quality import evaluate
-    from allocmoe.evaluate.tasks.suite import TaskSuite
+    from allocmoe.evaluate.loading import Evaluation
+    from allocmoe.evaluate.quality import fill
+    from allocmoe.evaluate.workers import Workers
 
     engine = HFEngine.load(mini.resolve(model), suite.dtype, suite.device)
     known = _profile(suite, engine, path, progress)
@@ -92,12 +99,18 @@ def _quality(suite: Suite, model: str, path: Path, progress: bool) -> list[Plan]
         budgets = [round(share * engine.spec.original_budget) for share in suite.shares]
     plans = sweep(engine, known, suite.methods, budgets, seed=suite.seed)
     if model in suite.models:
-        held_out = windows(engine.tokenizer, suite.text, suite.windows, WINDOW)
-        tasks = TaskSuite(engine, list(suite.tasks) if suite.tasks else None) if suite.items else None
-        evaluate(
-            engine, plans, held_out, path,
-            text_batch=BATCH, suite=tasks, items=suite.items, seed=suite.seed, passes=suite.passes, progress=progress,
+        asked = Evaluation(
+            model, "transformers", suite.dtype, suite.device, suite.text, suite.windows, WINDOW, BATCH, suite.passes,
+            suite.items, suite.tasks, data_root=str(data_root) if data_root else None, partial=True, seed=suite.seed,
         )  # fmt: skip
+        if workers > 1:
+            del engine  # its memory goes to the workers
+            gc.collect()
+            with Workers(asked, workers) as several:
+                fill(several, plans, path, progress=progress)
+        else:
+            held_out = windows(engine.tokenizer, suite.text, suite.windows, WINDOW)
+            fill(asked.around(engine, held_out), plans, path, progress=progress)
     return plans
 
 

@@ -66,10 +66,7 @@ def skip_dropped(runner: Any, advice: str) -> str:
     experts = method.moe_kernel.fused_experts
     name = type(experts).__name__
     check_scales(experts, advice)
-    inner = [
-        getattr(experts, name, None) for name in ("experts", "fallback_experts")
-    ]  # of kernels that choose by shape
-    parts = [experts, *(one for one in inner if one is not None)]
+    parts = [experts, *_inner(experts)]
     for part in parts:
         for patched in ("apply", "moe_sum"):
             vars(part).pop(patched, None)

@@ -18,6 +18,10 @@ GENERATES = "generate_until"
 CAPS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's order
 
 
+class MissingDataError(AllocMoEError):
+    """A data set's data cannot be had here: missing, gated, or out of reach."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One lm-eval task of a data set: its name, the live task, and what of its results is read.
@@ -59,20 +63,33 @@ def members(spec: TaskSpec, known: Any, cap: int | None, lm: Any) -> list[Member
         cap: tokens that an answer may have at most, whatever the spec says.
         lm: the model; an answer must leave it room for a question.
 
-    Raises AllocMoEError if the data cannot be loaded, or the tasks are not those that the spec tells of.
+    Raises MissingDataError if the data cannot be had, AllocMoEError if the tasks are not those that the spec tells of.
     """
     state = random.getstate()
     random.seed(0)  # some tasks shuffle their choices when they are loaded
     try:
         tasks = known.load(list(spec.asked))["tasks"]
     except Exception as error:  # of lm-eval's, the hub's and the network's many kinds
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise AllocMoEError(f"cannot load {spec.name}: {type(error).__name__}: {reason}; is its data here?") from None
+        raise MissingDataError(f"cannot load {spec.name}: {reason(error)}") from None
     finally:
         random.setstate(state)
     if spec.members not in (None, len(tasks)):
         raise AllocMoEError(f"{spec.name} has {len(tasks)} of its {spec.members} lm-eval tasks here: add the others")
     return [_member(spec, name, task, cap, lm) for name, task in tasks.items()]
+
+
+def reason(error: Exception) -> str:
+    """Why data cannot be had, and what to do, in a line."""
+    said = (str(error).splitlines() or [""])[0][:200]
+    if "Gated" in type(error).__name__ or "gated" in said or "401" in said or "403" in said:
+        return f"its owners gate it ({said}); ask them on its page, then log in with `hf auth login`"
+    if (
+        isinstance(error, OSError | ConnectionError)
+        or "Connection" in type(error).__name__
+        or "offline" in said.lower()
+    ):
+        return f"the hub cannot be reached ({said}); give a data root, see `allocmoe data --help`"
+    return f"{type(error).__name__}: {said}; is its data here?"
 
 
 def _member(spec: TaskSpec, name: str, task: Any, cap: int | None, lm: Any) -> Member:

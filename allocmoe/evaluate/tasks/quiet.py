@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """lm-eval and datasets without their progress bars and log lines; nothing from the network, and none of
-    the subprocesses (git, pip) with which lm-eval describes a machine: records do that."""
+    """lm-eval and datasets without their progress bars and log lines, and without the subprocesses (git, pip) with
+    which lm-eval describes a machine: records do that."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     bar: Any = tqdm
@@ -28,8 +28,6 @@ def quiet() -> Iterator[None]:
     describing = {name: getattr(evaluator, name, None) for name in ("get_git_commit_hash", "add_env_info")}
     for name in describing:
         setattr(evaluator, name, lambda *_: None)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         yield
