@@ -66,8 +66,8 @@ def eval(
     model and the share of changed most likely tokens (not with vLLM), and tasks through lm-eval.
 
     What was measured already, by the records file or the parts beside it, is not measured again.
-    Examples: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold],
-    [bold]allocmoe eval MODEL --suite paper --data-root data --items 100 --workers 4 --device cuda[/bold]
+    Example: [bold]allocmoe eval mini-olmoe --plan plan.json --items 50[/bold]
+    Elsewhere: [bold]allocmoe eval MODEL --suite paper --data-root data --items 100 --workers 4 --device cuda[/bold]
     """
     from allocmoe.evaluate.loading import Evaluation
     from allocmoe.evaluate.quality import fill

@@ -41,6 +41,9 @@ class _Actor:
         here = self.measurer
         return here.spec, here.fingerprint, here.parts, here.missing
 
+    def process(self) -> int:
+        return os.getpid()
+
     def wanted(self, jobs: Sequence[tuple[Plan, str | None]]) -> list[Record]:
         return [self.measurer.wanted(plan, part) for plan, part in jobs]
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from allocmoe import mini
+from allocmoe.evaluate.tasks.table import PAPER
 from allocmoe.methods import METHODS, label
 from allocmoe.report.prose import Sources
 from allocmoe.report.prose.marks import KINDS
@@ -22,6 +23,14 @@ def test_the_table_of_methods(sources: Sources) -> None:
     assert [cells[3] for cells in found] == [m.about for m in METHODS.values()]
     said = value("table", "caveats", sources)
     assert all(m.caveat in said and said.count(m.caveat) == 1 for m in METHODS.values() if m.caveat)
+
+
+def test_the_table_of_data_sets(sources: Sources) -> None:
+    head, *found = rows("datasets", "", sources)
+    assert head[0] == "data set"
+    assert [cells[0].strip("`") for cells in found] == list(PAPER)
+    assert found[list(PAPER).index("gsm8k")][1:] == ["math", "gsm8k", "exact_match", "5", "256", "0.0 %"]
+    assert found[list(PAPER).index("mmlu")][2:] == ["57 tasks", "acc", "its own", "-", "25.0 %"]
 
 
 def test_the_table_of_quality(sources: Sources) -> None:

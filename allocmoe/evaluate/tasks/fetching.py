@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,10 @@ def _foreign(names: Sequence[str]) -> list[Any]:
 
 
 def _known(names: Sequence[str], include: Sequence[Path | str], stock: bool) -> Any:
+    return _manager(tuple(names), tuple(map(str, include)), stock)
+
+
+@lru_cache(1)  # reading lm-eval's own files takes seconds
+def _manager(names: tuple[str, ...], include: tuple[str, ...], stock: bool) -> Any:
     with quiet():
         return loading.manager(_foreign(names), include, stock)

@@ -87,8 +87,9 @@ class Root:
         if found is None:
             raise AllocMoEError(f"no folder {' or '.join(wanted)} in {self.folder.name}")
         asked = next((definition[split] for split in EVALUATED if definition.get(split)), None)
-        examples = definition.get("fewshot_split")
-        for split in [asked, examples if definition.get("num_fewshot") else None]:
+        examples = definition.get("fewshot_split") or definition.get("training_split")
+        written = (definition.get("fewshot_config") or {}).get("samples")  # in the definition itself
+        for split in [asked, examples if definition.get("num_fewshot") and not written else None]:
             if split and split not in found:
                 where = next(iter(found.values())).parent.relative_to(self.folder)
                 raise AllocMoEError(f"no file {split}.jsonl in {where}, which has {', '.join(sorted(found))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.evaluate.tasks.table import EMBEDDED
+from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
 from allocmoe.methods import METHODS
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, ratio, table
@@ -17,6 +17,17 @@ def methods(sources: Sources) -> str:
     """The table of methods: name, rule across layers, rule within them, what it is."""
     rows = [[f"`{n}`", f"`{row.layer_rule}`", f"`{row.token_rule}`", row.about] for n, row in METHODS.items()]
     return table(["method", "layers", "tokens", "what it is"], rows)
+
+
+def datasets(sources: Sources) -> str:
+    """The paper's data sets, and how each is asked."""
+    rows = []
+    for spec in PAPER.values():
+        shots = "its own" if spec.shots is None else str(spec.shots)
+        made = ", ".join(spec.asked) if spec.tasks else f"{spec.members} tasks" if spec.members != 1 else spec.name
+        guess = "-" if spec.chance is None else f"{percent(spec.chance)} %"
+        rows.append([f"`{spec.name}`", spec.group, made, str(spec.metric), shots, str(spec.cap or "-"), guess])
+    return table(["data set", "group", "lm-eval tasks", "metric", "examples", "tokens of an answer", "guessing"], rows)
 
 
 def caveats(sources: Sources) -> str:
@@ -113,6 +124,7 @@ def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIG
 
 TABLES: dict[str, Callable[..., str]] = {
     "caveats": caveats,
+    "datasets": datasets,
     "methods": methods,
     "quality": quality,
     "seeds": seeds,
