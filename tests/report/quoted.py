@@ -39,6 +39,13 @@ def tasked(model: str, method: str, budget: int) -> Record:
     return made("quality", method, budget, setup={}, model=model, metrics=metrics, details={"original_budget": 8})
 
 
+def asked(engine: str, method: str, boolq: list[int], truthful: list[float]) -> Record:
+    tasks = {"boolq": {"ids": [0, 1, 2, 3], "correct": boolq}, "truthfulqa_mc2": {"ids": [0, 5], "score": truthful}}
+    return made(
+        "quality", method, 8, setup={"engine": engine}, metrics={"perplexity": 5.0}, samples={**NLL, "tasks": tasks}
+    )  # fmt: skip
+
+
 def simulated(sessions: int, rounds: int) -> Record:
     shares = {f"{w}/{sessions}/{v}": 0.125 for w in ("nothing", "slower", "less_accurate")
               for v in ("regressed", "unmeasured")}  # fmt: skip
@@ -139,6 +146,11 @@ FILES = {
     "wishes": [tuned()],
     "made": two_models() + [replace(profile(), model=m) for m in MODELS],
     "timed": [replace(r, setup={**r.setup, "dtype": "float32"}) for r in (onto(speed(*p)) for p in plans(*NAMES))],
+    "engines": [
+        asked("transformers", "uniform", [1, 0, 1, 1], [0.25, 0.75]),
+        asked("vllm", "uniform", [1, 0, 0, 1], [0.2504, 0.76]),
+        asked("vllm", "original", [1, 1, 1, 1], [1.0, 1.0]),
+    ],
     "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],
     "pruned": [  # the best of them spends all that the model has
         replace(tasked("mini-olmoe", m, b), spent={"per_token": spent})

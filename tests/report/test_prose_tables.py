@@ -25,6 +25,15 @@ def test_the_table_of_methods(sources: Sources) -> None:
     assert all(m.caveat in said and said.count(m.caveat) == 1 for m in METHODS.values() if m.caveat)
 
 
+def test_the_table_of_two_engines(sources: Sources) -> None:
+    head, *found = rows("engines", "engines", sources)
+    assert head[-2:] == ["transformers, %", "vllm, %"]
+    assert [cells[1:] for cells in found] == [
+        ["uniform", "`boolq`", "4", "3", "75.0", "50.0"],
+        ["uniform", "`truthfulqa_mc2`", "2", "1", "50.0", "50.5"],
+    ]
+
+
 def test_the_table_of_data_sets(sources: Sources) -> None:
     head, *found = rows("datasets", "", sources)
     assert head[0] == "data set"
