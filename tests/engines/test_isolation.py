@@ -52,9 +52,11 @@ def victim(engine: HFEngine, plan: Plan) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", ["uniform", "alloc-t-causal", "alloc-moe-causal"])
 def test_no_neighbour_moves_an_answer(engine: HFEngine, plans: dict[str, Plan], name: str) -> None:
+    """But for rounding: transformers multiplies an expert's tokens at once, and how that rounds depends on how many
+    they are, under top-k too. In vLLM not a bit moves."""
     first, *others = victim(engine, plans[name])
     for other in others:
-        assert torch.equal(other, first)
+        torch.testing.assert_close(other, first, rtol=0, atol=1e-4)
 
 
 def test_under_alloc_t_neighbours_move_it(engine: HFEngine, plans: dict[str, Plan]) -> None:

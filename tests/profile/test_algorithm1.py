@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +145,8 @@ def test_score_thresholds_spend_any_budget_in_the_whole_model(engine: HFEngine) 
     for k, row in zip(steps(spec.top_k), table, strict=True):
         base = methods.allocate("uniform", spec, engine.fingerprint, spec.layers)
         plan = replace(
-            base, method="alloc-t-causal", token_rule=RULE.name, layers=(k,) * spec.layers, budget=round(k * spec.layers),
-            parameters={"threshold": row, "k_base": 1},
+            base, method="alloc-t-causal", token_rule=RULE.name, layers=(k,) * spec.layers,
+            budget=math.ceil(k * spec.layers), parameters={"threshold": row, "k_base": 1},
         )  # fmt: skip
         with engine.using(plan), engine.count() as spent:
             engine.backbone(text.ids)

@@ -30,7 +30,7 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
             return stock(**call)
         out, weights = call["output"], call["topk_weights"]
         kept, tokens, row_weights, row_ids = pairs(weights.numpy(), ids.numpy())
-        if len(tokens) == ids.numel():
+        if len(tokens) == ids.numel() and not rule.alone:  # it sums in another order: neighbours must not decide that
             return stock(**call)
         if len(tokens) == 0:
             out.zero_()
