@@ -69,14 +69,14 @@ def session(
     with tqdm(total=rounds * len(plans), desc=f"bench {engine.name}", unit="run", disable=not progress) as bar:
         for number in range(rounds):
             order = orders[number % 2]
-            found = turns.timed(tokens, protocol.prompt, order, bar.update) if turns else _runs(
+            found = turns.timed(tokens, protocol.prompt, number % 2, bar.update) if turns else _runs(
                 engine, plans, tokens, protocol.prompt, order, bar.update
             )  # fmt: skip
             for i, pair in enumerate(found):
                 if number >= protocol.warmups:
                     samples[i].append(pair)
     if turns:
-        spent = turns.counted(tokens, protocol.prompt, orders)
+        spent = turns.counted(tokens, protocol.prompt, (0, 1))
     else:
         spent = [_spent(engine, plan, tokens, protocol.prompt) for plan in plans]
     conditions = {**setup(engine, protocol, seed, text), "session": uuid.uuid4().hex[:12]}
