@@ -68,17 +68,12 @@ class Setting:
         known = self.profiles(self.calibrations[0], needed) if needed else None
         return sweep(self.engine, known, names, budgets, seed=self.seed, **options)
 
-    def record(self, name: str, plan: Plan | None, scored: bool = False, **own: Any) -> Record:
-        """An empty record of an analysis: of a plan or of several together, with what else decides the result; the
-        tasks decide it where it is `scored`."""
+    def record(self, name: str, plan: Plan, **own: Any) -> Record:
+        """An empty record of an analysis of a plan on the text, with what else of it decides the result."""
         setup: dict[str, Any] = {**self.text.describe(), "text_batch": self.batch, "seed": self.seed}
         setup |= {n: v for n, v in self.engine.describe().items() if n not in ("device", "skips")}
-        if scored and self.suite and self.items:
-            setup |= self.suite.describe(self.items, self.seed)
         setup["analysis"] = {"name": name, **own}
         model = self.engine.name, self.engine.fingerprint
-        if plan is None:
-            return Record("analysis", *model, None, None, None, setup, {})
         return Record(
             "analysis", *model, plan.method, plan.budget, plan.digest, setup, {}, details=plan.described()
         )  # fmt: skip
@@ -98,11 +93,9 @@ class Setting:
         Records of an analysis are not about "quality": those compare methods, and an analysis has several plans of one.
         But where there is a quality record of a plan already, it will do.
         """
-        from allocmoe.evaluate.quality import Measurer, fill
+        from allocmoe.evaluate.quality import fill
 
-        plain = Measurer(
-            self.engine, self.text, text_batch=self.batch, suite=self.suite, items=self.items, seed=self.seed
-        )  # fmt: skip
+        plain = self._measurer()
         asked: Any = PartOf(plain, name) if name else plain
         known = {**self.earlier, **{r.key: r for r in records.resume(self.out)}}
         keys = {p.digest: [measurer.wanted(p).key for measurer in (asked, plain)] for p in plans}
@@ -118,12 +111,21 @@ class Setting:
         """
         distinct = {plan.digest: plan for plans in rows.values() for plan in plans}
         placed = {label: {str(plan.budget): plan.digest for plan in plans} for label, plans in rows.items()}
-        empty = self.record(name, None, scored=True, rows=documents.digest(placed))
         told = {**(details or {}), "rows": placed, "original_budget": self.engine.spec.original_budget}
         told |= {"shape": [self.engine.spec.layers, self.engine.spec.top_k]}
         (whole,) = self.plans(["original"], [])
         found = self.quality([whole, *distinct.values()], name)
+        wanted = self._measurer().wanted(whole)
+        setup = {**wanted.setup, "analysis": {"name": name, "rows": documents.digest(placed)}}
+        empty = replace(wanted, about="analysis", method=None, budget=None, plan=None, setup=setup)
         return [*found, self.once(empty, lambda: {"details": told})]
+
+    def _measurer(self) -> Measurer:
+        from allocmoe.evaluate.quality import Measurer
+
+        return Measurer(
+            self.engine, self.text, text_batch=self.batch, suite=self.suite, items=self.items, seed=self.seed
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

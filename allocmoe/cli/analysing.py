@@ -12,6 +12,7 @@ from rich.table import Table
 from allocmoe.analyses import ANALYSES, Setting
 from allocmoe.analyses import analysis as known
 from allocmoe.cli.common import (
+    DataRoot,
     Device,
     Dtype,
     Json,
@@ -41,6 +42,7 @@ def analyse(
     batch: Annotated[int, typer.Option(min=1, help="Windows per batch; Alloc-T's result depends on it.")] = 8,
     items: Annotated[int, typer.Option(min=0, help="Items per data set, pinned; 0 for perplexity alone.")] = 150,
     task: Annotated[list[str] | None, typer.Option(help="As of eval; repeat. Default: embedded.")] = None,
+    data_root: DataRoot = None,
     calibration: Annotated[
         list[str] | None,
         typer.Option(help="A calibration text, as --text; repeat. Plans are made with the first. Default: mini-train."),
@@ -64,8 +66,8 @@ def analyse(
     engine = load_engine(model, dtype, device)
     texts = calibration or ["mini-train"]
     setting = _setting(
-        engine, to, beside or [], (text, windows, window, batch), items, task, (texts, calibration_windows), profile,
-        seed, not as_json,
+        engine, to, beside or [], (text, windows, window, batch), (items, task, data_root),
+        (texts, calibration_windows), profile, seed, not as_json,
     )  # fmt: skip
     rows = []
     for one in chosen:
@@ -88,8 +90,7 @@ def _setting(
     to: Path,
     beside: Sequence[Path],
     held_out: tuple[str, int, int, int],
-    items: int,
-    task: list[str] | None,
+    tasks: tuple[int, list[str] | None, Path | None],
     calibration: tuple[Sequence[str], int],
     given: Path | None,
     seed: int,
@@ -100,11 +101,12 @@ def _setting(
     from allocmoe.data.text import windows as cut
 
     text, count, length, batch = held_out
+    items, names, data_root = tasks
     suite = None
     if items:
         from allocmoe.evaluate.tasks.suite import TaskSuite
 
-        suite = TaskSuite(engine, task)
+        suite = TaskSuite(engine, names, data_root=data_root)
     texts = tuple(cut(engine.tokenizer, name, calibration[1], length) for name in calibration[0])
     return Setting(
         engine=engine,
