@@ -162,9 +162,11 @@ class Analysis:
         about: what it asks, in words.
         paper: where the paper has it.
         run: of a setting, the records, in which nothing is measured twice.
+        scored: whether it measures tasks.
     """
 
     name: str
     about: str
     paper: str
     run: Callable[[Setting], list[Record]]
+    scored: bool = True

@@ -65,8 +65,9 @@ def analyse(
     check_writable(to)
     engine = load_engine(model, dtype, device)
     texts = calibration or ["mini-train"]
+    asked = items if any(one.scored for one in chosen) else 0
     setting = _setting(
-        engine, to, beside or [], (text, windows, window, batch), (items, task, data_root),
+        engine, to, beside or [], (text, windows, window, batch), (asked, task, data_root),
         (texts, calibration_windows), profile, seed, not as_json,
     )  # fmt: skip
     rows = []

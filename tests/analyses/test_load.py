@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from scipy.special import rel_entr
+from scipy.spatial.distance import jensenshannon
 
 from allocmoe import records
 from allocmoe.analyses import load
@@ -39,7 +39,8 @@ def test_counts_are_those_of_a_loop(method: str, family: str, tmp_path: Path) ->
     wanted, masses = by_hand(decisions(made.engine, plan, made.text, BATCH)[0], made.engine.spec.experts)
     assert tokens.tolist() == wanted
     assert np.allclose(weights.numpy(), masses, rtol=1e-5)
-    assert int(tokens.sum()) == round(plan.exact_budget * made.text.ids.numel())
+    whole, passes = plan.exact_budget * made.text.ids.numel(), len(made.text.batches(BATCH)) * made.engine.spec.layers
+    assert whole - passes < int(tokens.sum()) <= whole + 1e-6, "a pass may leave less than one activation of a layer"
     with made.engine.using(plan), made.engine.count() as spent:
         for ids in made.text.batches(BATCH):
             made.engine.model(ids)
@@ -109,8 +110,7 @@ def test_statistics_are_those_of_scipy_another_way(sides: tuple[dict, dict]) -> 
         assert found["spearman"][layer] == pytest.approx(ranked, rel=1e-12)
         change = scipy_stats.entropy(b, base=len(b)) - scipy_stats.entropy(a, base=len(a))
         assert found["entropy_change"][layer] == pytest.approx(change, abs=1e-12)
-        p, q = (np.array(side["weights"][layer]) / np.sum(side["weights"][layer]) for side in sides)
-        bits = (rel_entr(p, (p + q) / 2).sum() + rel_entr(q, (p + q) / 2).sum()) / 2 / math.log(2)
+        bits = jensenshannon(before["weights"][layer], after["weights"][layer], base=2) ** 2
         assert found["divergence"][layer] == pytest.approx(bits, rel=1e-9)
 
 
