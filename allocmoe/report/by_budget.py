@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from allocmoe import stats
@@ -128,7 +128,7 @@ def figure(study: Study) -> Figure:
     return figures.finish(fig, 440)
 
 
-def _axis(study: Study) -> Mapping[str, Any]:
+def _axis(study: Study) -> dict[str, Any]:
     """Logarithmic where some rows lose far more than others."""
     rises = [ratio(study, r).estimate for row in study.rows.values() for r in row.values()]
     return {"type": "log"} if max(rises, default=1) > figures.WIDE * min(rises, default=1) else {"tickformat": ".3~g"}

@@ -55,7 +55,8 @@ def composition(among: Sequence[Record]) -> dict[str, Any]:
     """Facts of the table: what the order of the windows does, at the batch size that was measured in several."""
     shuffled = [r for r in among if r.setup["analysis"]["order"]]
     batch = shuffled[0].setup["text_batch"] if shuffled else 0
-    rows, orders = [], 0
+    rows: list[dict[str, Any]] = []
+    orders = 0
     same = [r for r in among if r.setup["text_batch"] == batch]
     for method in sorted({r.method or "" for r in same}, key=rank):
         mine = [r for r in same if r.method == method]
