@@ -99,6 +99,8 @@ def facts(study: Study, what: str, where: str, table: str, note: str) -> dict[st
 
 def _cell(study: Study, record: Record) -> str:
     rise, gain = ratio(study, record).estimate - 1, points(study, record).estimate
+    if not math.isfinite(rise):
+        return DASH
     return f"{rise:+.1%}" + (f", {gain:+.1f}" if math.isfinite(gain) else "")
 
 
