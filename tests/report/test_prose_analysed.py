@@ -19,7 +19,7 @@ def test_the_table_of_a_study(sources: Sources) -> None:
     assert head == ["mini-deepseek: k_base", *map(str, analysed.BUDGETS), *theirs]
     assert [line[0] for line in found] == ["0", "1", "5", "2", "3", "4"]
     # at 130: half of the windows lose 0.005 nats, the others 0.01; 35 of 40 items are right, of 36
-    assert found[0][1] == f"**{100 * math.expm1(0.0075):+.1f}%, -2.5**"
+    assert found[0][1] == f"**{100 * math.expm1(0.0075):+.1f} %, -2.5**"
     assert found[0][5:] == ["46.09", "45.99", "45.36", "42.68"]
     assert found[3][1:5] == ["-"] * 4
     apart = rows("study", "ablation mini-deepseek studied", sources)[1:]

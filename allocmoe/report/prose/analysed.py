@@ -47,7 +47,7 @@ def study(sources: Sources, analysis: str, model: str, files: str) -> str:
         for row in facts["rows"]
     ]
     head = [f"{model}: {analysis}", *map(str, facts["budgets"]), *(f"paper, {b}" for b in facts["theirs"])]
-    return table(head, _without_dashes(rows))
+    return table(head, [[cell.replace("%", " %") for cell in row] for row in _without_dashes(rows)])
 
 
 def load(sources: Sources, file: str) -> str:
