@@ -33,7 +33,6 @@ def test_what_is_seen_is_what_loops_see(family: str, tmp_path: Path) -> None:
         assert related["pearson"][layer] == pytest.approx(pearson(by_hand[layer], numbers), abs=1e-5)
         assert related["spearman"][layer] == pytest.approx(pearson(ranks(by_hand[layer]), ranks(numbers)), abs=1e-5)
         assert related["spearman"][layer] == pytest.approx(scipy_stats.spearmanr(entropies[layer], numbers)[0])
-    assert max(related["pearson"]) > 0.3
 
 
 def test_entropy_lies_between_its_ends() -> None:
@@ -47,7 +46,7 @@ def test_where_all_tokens_keep_the_same_there_is_no_correlation() -> None:
     values = np.array([[0.1, 0.5, 0.9], [0.1, 0.5, 0.9]])
     found = entropy.correlations(values, np.array([[2, 2, 2], [1, 2, 3]]))
     assert found["pearson"][0] is found["spearman"][0] is None
-    assert found["pearson"][1] == found["spearman"][1] == pytest.approx(1.0)
+    assert (found["pearson"][1], found["spearman"][1]) == pytest.approx((1.0, 1.0))
 
 
 def test_bins_hold_every_token_once() -> None:
