@@ -1,7 +1,8 @@
 """Experts that a token keeps against the entropy of its routing, layer by layer (the paper's Figure 12 b).
 
-The entropy is that of the router's scores over all N experts, divided by log N: 0 for a token with one expert alone,
-1 for one whose scores are all equal.
+The paper does not say of which scores its entropy is, so there are two: of the scores of all N experts, and of
+those of a token's K candidates alone. Both are divided by the logarithm of their number: 0 for a token with one expert
+alone, 1 for one whose scores are all equal.
 """
 
 from __future__ import annotations
@@ -26,39 +27,44 @@ if TYPE_CHECKING:
 
 NAME = "entropy"
 METHODS = ("alloc-t", "alloc-moe")
+KINDS = ("experts", "candidates")
 BINS = 10
 
 
-def normalised_entropy(logits: Tensor, scoring: Scoring) -> Tensor:
-    """[T] float64, within 0..1: of the router's scores [T, N] as a distribution."""
+def normalised_entropies(logits: Tensor, scoring: Scoring, top_k: int) -> Tensor:
+    """[2, T] float64, within 0..1: in the order of KINDS, of the router's scores [T, N] as distributions."""
     import torch
 
     from allocmoe.routing.scores import FUNCTIONS
 
     scores = FUNCTIONS[scoring.function](logits.double())
-    share = scores / scores.sum(-1, keepdim=True)
-    return torch.special.entr(share).sum(-1) / math.log(logits.shape[-1])
+    found = []
+    for among in (scores, scores.topk(top_k).values):
+        share = among / among.sum(-1, keepdim=True)
+        found.append(torch.special.entr(share).sum(-1) / math.log(max(2, among.shape[-1])))
+    return torch.stack(found)
 
 
 def seen(engine: HFEngine, plan: Plan, text: Windows, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised entropies and experts kept of every token of a text, in every layer: [L, tokens] each."""
+    """Normalised entropies [2, L, tokens], in the order of KINDS, and experts kept [L, tokens] on a text."""
     import torch
 
     from allocmoe.engines.hf import scoring_of
 
-    scorings = [scoring_of(router, engine.spec) for router in engine.routers]
+    spec = engine.spec
+    scorings = [scoring_of(router, spec) for router in engine.routers]
     entropies: list[list[Tensor]] = [[] for _ in scorings]
     kept: list[list[Tensor]] = [[] for _ in scorings]
 
     def note(layer: int, logits: Tensor, _weights: Tensor, ids: Tensor) -> None:
-        entropies[layer].append(normalised_entropy(logits, scorings[layer]).cpu())
-        kept[layer].append((ids != engine.spec.experts).sum(-1).cpu())
+        entropies[layer].append(normalised_entropies(logits, scorings[layer], spec.top_k).cpu())
+        kept[layer].append((ids != spec.experts).sum(-1).cpu())
 
     with engine.using(plan), observed(engine, note), torch.inference_mode():
         for ids in text.batches(batch):
             engine.backbone(ids)
-    joined = [torch.stack([torch.cat(parts) for parts in side]).numpy() for side in (entropies, kept)]
-    return joined[0], joined[1]
+    values = torch.stack([torch.cat(parts, dim=1) for parts in entropies], dim=1)
+    return values.numpy(), torch.stack([torch.cat(parts) for parts in kept]).numpy()
 
 
 def correlations(entropies: np.ndarray, kept: np.ndarray) -> dict[str, list[float | None]]:
@@ -96,22 +102,29 @@ def mean_kept(counts: Sequence[Sequence[int]]) -> list[float | None]:
     return [sum(k * n for k, n in enumerate(row)) / sum(row) if sum(row) else None for row in counts]
 
 
+def _summary(kind: str, related: dict[str, list[float | None]]) -> dict[str, float]:
+    metrics = {}
+    for name, values in related.items():
+        known = [v for v in values if v is not None]
+        metrics["layers_that_vary"] = float(len(known))
+        if known:
+            metrics[f"{kind}_{name}_least"] = min(known)
+            metrics[f"{kind}_{name}_mean"] = math.fsum(known) / len(known)
+    return metrics
+
+
 def _run(setting: Setting) -> list[Record]:
     found = []
     for plan in setting.plans(METHODS, [setting.half])[1:]:
 
         def measure(plan: Plan = plan) -> dict[str, Any]:
             entropies, kept = seen(setting.engine, plan, setting.text, setting.batch)
-            related = correlations(entropies, kept)
-            known = [v for v in related["pearson"] if v is not None]
-            ranked = [v for v in related["spearman"] if v is not None]
-            metrics = {"tokens": float(kept.shape[1]), "layers_that_vary": float(len(known))}
-            if known:
-                metrics |= {"pearson_least": min(known), "pearson_mean": math.fsum(known) / len(known)}
-                metrics |= {"spearman_least": min(ranked), "spearman_mean": math.fsum(ranked) / len(ranked)}
-            samples = {**related, **binned(entropies, kept, setting.engine.spec.top_k)}
-            samples["kept"] = kept.mean(1).round(6).tolist()
-            return {"metrics": metrics, "samples": samples}
+            metrics, samples = {"tokens": float(kept.shape[1])}, dict[str, Any]()
+            for kind, values in zip(KINDS, entropies, strict=True):
+                related = correlations(values, kept)
+                metrics |= _summary(kind, related)
+                samples[kind] = {**related, **binned(values, kept, setting.engine.spec.top_k)}
+            return {"metrics": metrics, "samples": {**samples, "kept": kept.mean(1).round(6).tolist()}}
 
         found.append(setting.once(setting.record(NAME, plan), measure))
     return found

@@ -26,20 +26,32 @@ def test_what_is_seen_is_what_loops_see(family: str, tmp_path: Path) -> None:
     assert kept.tolist() == [[len(pairs) for pairs in rows] for rows in wanted]
     assert len({n for row in kept.tolist() for n in row}) > 2, "tokens must differ"
     shares = [[softmax(row) for row in rows] for rows in logits]
-    by_hand = [[-math.fsum(p * math.log(p) for p in s) / math.log(len(s)) for s in rows] for rows in shares]
-    assert np.allclose(entropies, by_hand, rtol=1e-5)
-    related = entropy.correlations(entropies, kept)
-    for layer, numbers in enumerate(kept.tolist()):
-        assert related["pearson"][layer] == pytest.approx(pearson(by_hand[layer], numbers), abs=1e-5)
-        assert related["spearman"][layer] == pytest.approx(pearson(ranks(by_hand[layer]), ranks(numbers)), abs=1e-5)
-        assert related["spearman"][layer] == pytest.approx(scipy_stats.spearmanr(entropies[layer], numbers)[0])
+    among = [shares, [[sorted(s)[-made.engine.spec.top_k :] for s in rows] for rows in shares]]
+    assert len(entropies) == len(entropy.KINDS)
+    for found, parts in zip(entropies, among, strict=True):
+        by_hand = [[of(s) for s in rows] for rows in parts]
+        assert np.allclose(found, by_hand, rtol=1e-5)
+        related = entropy.correlations(found, kept)
+        for layer, numbers in enumerate(kept.tolist()):
+            assert related["pearson"][layer] == pytest.approx(pearson(by_hand[layer], numbers), abs=1e-5)
+            ranked = pearson(ranks(by_hand[layer]), ranks(numbers))
+            assert related["spearman"][layer] == pytest.approx(ranked, abs=1e-5)
+            assert related["spearman"][layer] == pytest.approx(scipy_stats.spearmanr(found[layer], numbers)[0])
+
+
+def of(parts: list[float]) -> float:
+    """Normalised entropy of parts of any sum."""
+    shares = [p / math.fsum(parts) for p in parts]
+    return -math.fsum(p * math.log(p) for p in shares) / math.log(len(shares))
 
 
 def test_entropy_lies_between_its_ends() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0]])
-    assert entropy.normalised_entropy(logits, Scoring()).tolist() == pytest.approx([1.0, 0.0])
-    sigmoid = entropy.normalised_entropy(torch.tensor([[0.0, 0.0], [50.0, -50.0]]), Scoring("sigmoid"))
-    assert sigmoid.tolist() == pytest.approx([1.0, 0.0])
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0], [9.0, 9.0, 0.0, 0.0]])
+    experts, candidates = entropy.normalised_entropies(logits, Scoring(), 2).tolist()
+    assert experts == pytest.approx([1.0, 0.0, 0.5], abs=1e-2)
+    assert candidates == pytest.approx([1.0, 0.0, 1.0])
+    sigmoid = entropy.normalised_entropies(torch.tensor([[0.0, 0.0], [50.0, -50.0]]), Scoring("sigmoid"), 1)
+    assert sigmoid.tolist() == [pytest.approx([1.0, 0.0]), pytest.approx([0.0, 0.0])]
 
 
 def test_where_all_tokens_keep_the_same_there_is_no_correlation() -> None:
@@ -69,10 +81,11 @@ def test_records_are_made_once_and_hold_the_least_of_their_layers(tmp_path: Path
     found = entropy.ANALYSIS.run(made)
     assert [r.method for r in found] == list(entropy.METHODS)
     for record in found:
-        known = [v for v in record.samples["pearson"] if v is not None]
-        assert record.metrics["pearson_least"] == min(known)
+        for kind in entropy.KINDS:
+            known = [v for v in record.samples[kind]["pearson"] if v is not None]
+            assert record.metrics[f"{kind}_pearson_least"] == min(known)
         assert record.metrics["layers_that_vary"] == len(known)
-        assert record.metrics["tokens"] == made.text.ids.numel() == np.sum(record.samples["counts"][0])
+        assert record.metrics["tokens"] == made.text.ids.numel() == np.sum(record.samples["experts"]["counts"][0])
         assert sum(record.samples["kept"]) == pytest.approx(record.budget, abs=0.1)
     size = made.out.stat().st_size
     entropy.ANALYSIS.run(made)

@@ -101,17 +101,19 @@ def loads() -> list[Record]:
 
 
 def kept() -> list[Record]:
-    """Tokens that keep more where their entropy is higher; in the first layer all keep six."""
+    """Tokens that keep more where their entropy is higher, and that of their candidates lower; in the first layer all
+    keep six."""
     rng = np.random.default_rng(4)
     values = rng.uniform(0.2, 0.9, (LAYERS, 300))
     numbers = np.clip((6 * values + rng.normal(0, 0.4, values.shape)).astype(int), 0, TOP_K)
     numbers[0] = 6
-    related = entropy.correlations(values, numbers)
-    samples = {**related, **entropy.binned(values, numbers, TOP_K), "kept": numbers.mean(1).tolist()}
-    known = [v for v in related["pearson"] if v is not None]
+    samples: dict[str, Any] = {"kept": numbers.mean(1).tolist()}
+    for kind, seen in zip(entropy.KINDS, (values, 1 - values), strict=True):
+        samples[kind] = {**entropy.correlations(seen, numbers), **entropy.binned(seen, numbers, TOP_K)}
+    known = [v for v in samples["experts"]["pearson"] if v is not None]
     return [made(
         "analysis", "alloc-t", 78, **MODEL, setup={**SETUP, "analysis": {"name": "entropy"}}, samples=samples,
-        metrics={"pearson_least": min(known), "layers_that_vary": 25.0},
+        metrics={"experts_pearson_least": min(known), "layers_that_vary": 25.0},
         details={"original_budget": WHOLE, "layers": [3.0] * LAYERS},
     )]  # fmt: skip
 

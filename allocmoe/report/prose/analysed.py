@@ -72,10 +72,12 @@ def kept(sources: Sources, file: str) -> str:
         for block in entropy_section.blocks(_results(sources, file))
         for row in block.facts["rows"]
     ]
-    rows.append([f"the paper's: {paper.MODELS[paper.DEEPSEEK]}", "Alloc-T", "78", DASH, paper.CORRELATION, DASH,
-                 "more", "fewer"])  # fmt: skip
-    head = ["model", "plan", "budget", "layers that vary", "Pearson's", "Spearman's", "experts, first half of layers",
-            "second half"]  # fmt: skip
+    theirs = [paper.CORRELATION, DASH, DASH, DASH]
+    rows.append([f"the paper's: {paper.MODELS[paper.DEEPSEEK]}", "Alloc-T", "78", DASH, *theirs, "more", "fewer"])
+    head = [
+        "model", "plan", "budget", "layers that vary", "Pearson's, all experts", "Spearman's", "Pearson's, candidates",
+        "Spearman's", "experts, first half of layers", "second half",
+    ]  # fmt: skip
     return table(head, _without_dashes(rows))
 
 
