@@ -86,7 +86,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
 
 def summary(found: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
     """Smallest, largest and mean of each statistic over the layers that have it, flat."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, values in found.items():
         known = [v for v in values if v is not None]
         if known:

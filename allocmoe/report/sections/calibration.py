@@ -13,7 +13,7 @@ from allocmoe.report.studied import Study, tabled
 def moved(study: Study) -> float:
     """The largest share of a budget that another calibration puts into other layers than the first one does."""
     layers = study.details.get("layers", {})
-    first = next(iter(layers.values()), {})
+    first: dict[str, list[float]] = next(iter(layers.values()), {})
     shares = [
         sum(max(0, b - a) for a, b in zip(first[budget], other[budget], strict=True)) / sum(first[budget])
         for other in layers.values()
