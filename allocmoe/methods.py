@@ -67,6 +67,10 @@ CALIBRATED = (
     "NAEE and Dynamic-MoE hold the budget through thresholds calibrated on other text, so they may spend more or less "
     "than requested."
 )
+EXPECTED = (
+    "The causal methods hold the budget in expectation, through thresholds calibrated on other text, so they may spend "
+    "more or less than requested."
+)
 REFILLED = (
     "Under a rule that refills (OEA, XShare, and those named so) the budget counts the pairs of the base, which decide "
     "the distinct experts: more pairs are kept, and results depend on what else is in the batch."
@@ -101,6 +105,15 @@ METHODS = {
     "alloc-moe": Method(
         "alloc_l", "alloc_t", "Alloc-MoE: Alloc-L and Alloc-T together (+L+T)", "Alloc-MoE",
         caveat=BATCHED,
+    ),
+    "alloc-t-causal": Method(
+        "mean", "threshold", "Alloc-T by a threshold a layer: no token depends on another", "Alloc-T causal",
+        caveat=EXPECTED,
+    ),
+    "alloc-moe-causal": Method(
+        "alloc_l", "threshold", "Alloc-L, and Alloc-T by a threshold a layer: no token depends on another",
+        "Alloc-MoE causal",
+        caveat=EXPECTED,
     ),
     "adapmoe": Method(
         "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",

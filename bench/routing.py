@@ -27,6 +27,7 @@ import typer
 
 from allocmoe import records
 from allocmoe.engines.vllm.engine import VLLMEngine
+from allocmoe.engines.vllm.turns import Turns
 from allocmoe.measure import shapes
 from allocmoe.measure.planning import plans_for
 from allocmoe.measure.protocol import Protocol, prompts, setup
@@ -53,14 +54,11 @@ class Switch:
 
     def __init__(self, engine: VLLMEngine, plans: Sequence[Plan]) -> None:
         worker = engine.llm.llm_engine.model_executor.driver_worker.worker
-        self.budgeted, self.engine = worker.allocmoe, engine
+        self.turns = Turns(engine, plans)
+        self.budgeted, self.numbers = worker.allocmoe, {named(plan): i for i, plan in enumerate(plans)}
         runners = [m for m in worker.model_runner.get_model().modules() if type(m).__name__ == "MoERunner"]
         self.layers = [(r, r.router, r.routed_experts.quant_method.moe_kernel.fused_experts) for r in runners]
         self.applies = [vars(experts)["apply"] for _, _, experts in self.layers]
-        self.rules: dict[str, list[Any]] = {}
-        for plan in plans:
-            self.budgeted.apply(plan)
-            self.rules[named(plan)] = [router.rule for _, router, _ in self.layers]
         self.clock = 0.0
 
     def to(self, condition: str) -> None:
@@ -70,7 +68,8 @@ class Switch:
                 vars(experts).pop("apply", None)
             else:
                 runner.router, experts.apply = router, self.applies[i]
-                router.rule = self.rules[condition][i]
+        if condition != STOCK:
+            self.turns.to(self.numbers[condition])
 
     @contextmanager
     def clocked(self) -> Any:
@@ -102,22 +101,16 @@ def named(plan: Plan) -> str:
     return f"{plan.method}/{plan.budget}"
 
 
-def run(switch: Switch, tokens: torch.Tensor, prompt: int, order: Sequence[str], after: Callable[[str, float], None],
-        number: int) -> None:  # fmt: skip
+def run(
+    switch: Switch, tokens: torch.Tensor, prompt: int, order: Sequence[str], after: Callable[[str, float], None]
+) -> None:  # fmt: skip
     """One generation: prefill under the first condition of `order`, then a step under each of the others."""
-    from vllm import SamplingParams
-
-    core = switch.engine.llm.llm_engine
-    sampling = SamplingParams(temperature=0.0, max_tokens=len(order), ignore_eos=True, detokenize=False)
-    for i, row in enumerate(tokens[:, :prompt].tolist()):
-        core.add_request(f"{number}-{i}", {"prompt_token_ids": row}, sampling)
-    for condition in order:
-        switch.to(condition)
-        begin = time.perf_counter()
-        core.step()
-        after(condition, time.perf_counter() - begin)
-    while core.has_unfinished_requests():
-        core.step()
+    with switch.turns.requests(tokens[:, :prompt], len(order)):
+        for condition in order:
+            switch.to(condition)
+            begin = time.perf_counter()
+            switch.turns.step(len(tokens))
+            after(condition, time.perf_counter() - begin)
 
 
 def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions: Sequence[str], seed: int,
@@ -131,7 +124,7 @@ def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions:
         order = [conditions[0]] + [name for _ in range(blocks) for name in rng.sample(conditions, len(conditions))]
         warm = number < protocol.warmups
         seen: list[tuple[str, float]] = []
-        run(switch, tokens, protocol.prompt, order, lambda *what, seen=seen: seen.append(what), 3 * number)
+        run(switch, tokens, protocol.prompt, order, lambda *what, seen=seen: seen.append(what))
         for name, seconds in [] if warm else seen[1:]:
             found[name].seconds.append(seconds)
         if not warm and not timed_alone:
@@ -145,7 +138,7 @@ def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions:
                     found[name].pairs.append(now[1] - before[-1][1])
                 before.append(now)
 
-            run(switch, tokens, protocol.prompt, order, counted, 3 * number + 1)
+            run(switch, tokens, protocol.prompt, order, counted)
             switch.budgeted.count(False)
             with switch.clocked():
                 last = [0.0]
@@ -155,7 +148,7 @@ def decode(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions:
                         found[name].routing.append(switch.clock - last[-1])
                     last.append(switch.clock)
 
-                run(switch, tokens, protocol.prompt, order, clocked, 3 * number + 2)
+                run(switch, tokens, protocol.prompt, order, clocked)
         progress()
     return found
 
@@ -164,19 +157,17 @@ def prefill(switch: Switch, tokens: torch.Tensor, protocol: Protocol, conditions
             progress: Callable[[], None]) -> dict[str, Steps]:  # fmt: skip
     """Prefill alone: each condition once a block; timed, then clocked."""
     found = {name: Steps() for name in conditions}
-    number = 10**6
     for block in range(protocol.warmups + protocol.runs):
         order = random.Random(f"{seed}/{block}").sample(conditions, len(conditions))
         for name in order:
             seen: list[float] = []
-            run(switch, tokens, protocol.prompt, [name], lambda _, s, seen=seen: seen.append(s), number)
+            run(switch, tokens, protocol.prompt, [name], lambda _, s, seen=seen: seen.append(s))
             with switch.clocked():
                 begin = switch.clock
-                run(switch, tokens, protocol.prompt, [name], lambda *_: None, number + 1)
+                run(switch, tokens, protocol.prompt, [name], lambda *_: None)
             if block >= protocol.warmups:
                 found[name].seconds += seen
                 found[name].routing.append(switch.clock - begin)
-            number += 2
         progress()
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,7 @@ class Engine(Protocol):
         tokenizer: of the model, None without one.
         full_logits: whether it has what needs logits over the full vocabulary and a hold on every pass: `reference`,
             `scores` and `as_decode`.
+        stepwise: whether plans can take turns within a run, a step each.
     """
 
     name: str
@@ -54,6 +56,9 @@ class Engine(Protocol):
     fingerprint: str
     tokenizer: Any
     full_logits: bool
+
+    @property
+    def stepwise(self) -> bool: ...
 
     @property
     def vocabulary(self) -> int:
@@ -85,6 +90,9 @@ class Engine(Protocol):
 
     def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
         """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""
+
+    def turns(self, plans: Sequence[Plan], requests: int, tokens: int) -> Any:
+        """What times several plans in turns of a step each, see `engines.vllm.turns`; of a `stepwise` engine."""
 
     def close(self) -> None:
         """Give back what a process holds only once, so that another engine can be started in it."""

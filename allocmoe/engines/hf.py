@@ -12,7 +12,7 @@ rest with weight 0 and the sentinel id N. Dropped experts are skipped, not multi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ class HFEngine:
         routers: the router modules, in depth order.
     """
 
-    full_logits = True
+    full_logits, stepwise = True, False
 
     def __init__(self, model: PreTrainedModel, spec: MoESpec, name: str, mark: str, tokenizer: Any = None) -> None:
         self.model, self.spec, self.name, self.fingerprint = model.eval(), spec, name, mark
@@ -202,6 +202,9 @@ class HFEngine:
         middle = self._now()
         self.decode(cache, tokens[:, prompt:])
         return middle - start, self._now() - middle
+
+    def turns(self, plans: Sequence[Plan], requests: int, tokens: int) -> Any:
+        raise AllocMoEError("the transformers engine times whole runs")
 
     def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
         """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""

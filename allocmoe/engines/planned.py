@@ -79,6 +79,11 @@ class PlannedLayer:
         return self.rule.ragged or isinstance(self.numbers["k"], Tensor)
 
     @property
+    def idle(self) -> bool:
+        """Whether it leaves every answer of the router as it is."""
+        return self.rule.untouched and not self.ragged and self.numbers["k"] == self.top_k
+
+    @property
     def alone(self) -> bool:
         """Whether every token is decided by itself."""
         return self.rule.alone
@@ -117,7 +122,7 @@ class PlannedLayer:
         self, weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Args: combine weights and ids [T, K] in any order, which rows are real (None: all), logits [T, N]."""
-        if self.rule.untouched and not self.ragged and self.numbers["k"] == self.top_k:
+        if self.idle:
             return weights, index
         if self.fused is not None:
             found = self.fused(self.rule, self.numbers, self.scoring, weights, index, valid, logits, self.dropped)

@@ -15,7 +15,7 @@ from typing import Any
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.loading import Evaluation
-from allocmoe.evaluate.quality import Job
+from allocmoe.evaluate.quality import Job, Measurer
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.records.origin import typed
@@ -34,7 +34,10 @@ def started(asked: Evaluation, workers: int) -> Iterator[Any]:
 class _Actor:
     """Runs in a worker's process, around the engine there."""
 
-    def __init__(self, asked: Evaluation) -> None:
+    measurer: Measurer
+
+    def start(self, asked: Evaluation) -> None:
+        """Not in the constructor, of whose errors Ray keeps the text alone."""
         self.measurer = asked.start()
 
     def about(self) -> tuple[Any, str, list[str], dict[str, str]]:
@@ -76,7 +79,9 @@ class Workers:
             self.close()
             raise AllocMoEError(f"{count} workers need a device each, here are {devices}: ask for fewer workers")
         actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Actor)
-        self._actors = [actor.remote(asked) for _ in range(count)]
+        self._actors = [actor.remote() for _ in range(count)]
+        for started in [actor.start.remote(asked) for actor in self._actors]:
+            self._get(started)
         self._wanted: dict[tuple[str, str | None], Record] = {}
         self.spec, self.fingerprint, self.parts, self.missing = self._get(self._actors[0].about.remote())
 

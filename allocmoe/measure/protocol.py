@@ -4,14 +4,14 @@ Random-token prompts, or windows of a text; prefill is one forward pass over the
 with a KV cache. The transformers engine is fed what follows the prompt while decoding, the same under every
 plan; vLLM feeds itself the most likely one, as a server would. Every plan is run once per round,
 the order of plans flipped each round, so that round i of two plans was measured under the same
-conditions and can be compared in pairs.
+conditions and can be compared in pairs. Where an engine can, plans take turns within a round, a step each.
 """
 
 from __future__ import annotations
 
 import statistics
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,41 +62,64 @@ def session(
     Raises AllocMoEError for a text of fewer or shorter windows than the protocol needs, or of another vocabulary.
     """
     tokens = prompts(engine, protocol, seed, text)
+    turns = engine.turns(plans, protocol.batch, protocol.batch * protocol.prompt) if engine.stepwise else None
+    orders = [list(range(len(plans))), list(reversed(range(len(plans))))]
     samples: list[list[tuple[float, float]]] = [[] for _ in plans]
     rounds = protocol.warmups + protocol.runs
     with tqdm(total=rounds * len(plans), desc=f"bench {engine.name}", unit="run", disable=not progress) as bar:
         for number in range(rounds):
-            order = range(len(plans)) if number % 2 == 0 else reversed(range(len(plans)))
-            for i in order:
-                with engine.using(plans[i]):
-                    pair = engine.timed(tokens, protocol.prompt)
+            order = orders[number % 2]
+            found = turns.timed(tokens, protocol.prompt, number % 2, bar.update) if turns else _runs(
+                engine, plans, tokens, protocol.prompt, order, bar.update
+            )  # fmt: skip
+            for i, pair in enumerate(found):
                 if number >= protocol.warmups:
                     samples[i].append(pair)
-                bar.update()
-    name = uuid.uuid4().hex[:12]
-    found = []
-    for plan, pairs in zip(plans, samples, strict=True):
-        first, rest = [p for p, _ in pairs], [d for _, d in pairs]
-        found.append(
-            Record(
-                about="speed",
-                model=engine.name,
-                fingerprint=engine.fingerprint,
-                method=plan.method,
-                budget=plan.budget,
-                plan=plan.digest,
-                setup={**setup(engine, protocol, seed, text), "session": name},
-                metrics={
-                    "prefill_ms": statistics.median(first) * 1e3,
-                    "decode_ms": statistics.median(rest) * 1e3,
-                    "tpot_ms": statistics.median(rest) * 1e3 / protocol.decode,
-                },
-                spent=_spent(engine, plan, tokens, protocol.prompt),
-                samples={"prefill_s": first, "decode_s": rest},
-                details=plan.described(),
-            )
-        )
-    return found
+    if turns:
+        spent = turns.counted(tokens, protocol.prompt, (0, 1))
+    else:
+        spent = [_spent(engine, plan, tokens, protocol.prompt) for plan in plans]
+    conditions = {**setup(engine, protocol, seed, text), "session": uuid.uuid4().hex[:12]}
+    return [
+        _record(engine, plan, protocol, conditions, pairs, counts)
+        for plan, pairs, counts in zip(plans, samples, spent, strict=True)
+    ]
+
+
+def _runs(
+    engine: Engine, plans: Sequence[Plan], tokens: Tensor, prompt: int, order: Sequence[int], done: Callable[[], Any]
+) -> list[tuple[float, float]]:
+    """One round of whole runs, one plan after the other."""
+    found = {}
+    for i in order:
+        with engine.using(plans[i]):
+            found[i] = engine.timed(tokens, prompt)
+        done()
+    return [found[i] for i in range(len(plans))]
+
+
+def _record(
+    engine: Engine, plan: Plan, protocol: Protocol, conditions: dict[str, Any], pairs: Sequence[tuple[float, float]],
+    counts: dict[str, Any],
+) -> Record:  # fmt: skip
+    first, rest = [p for p, _ in pairs], [d for _, d in pairs]
+    return Record(
+        about="speed",
+        model=engine.name,
+        fingerprint=engine.fingerprint,
+        method=plan.method,
+        budget=plan.budget,
+        plan=plan.digest,
+        setup=conditions,
+        metrics={
+            "prefill_ms": statistics.median(first) * 1e3,
+            "decode_ms": statistics.median(rest) * 1e3,
+            "tpot_ms": statistics.median(rest) * 1e3 / protocol.decode,
+        },
+        spent={"per_token": counts["decode"]["per_token"], **counts},
+        samples={"prefill_s": first, "decode_s": rest},
+        details=plan.described(),
+    )
 
 
 def prompts(engine: Engine, protocol: Protocol, seed: int, text: Windows | None = None) -> Tensor:
@@ -117,15 +140,16 @@ def prompts(engine: Engine, protocol: Protocol, seed: int, text: Windows | None 
 
 def setup(engine: Engine, protocol: Protocol, seed: int, text: Windows | None = None) -> dict[str, Any]:
     """What decides a session's figures besides the plans."""
-    read = {"prompts": text.describe()} if text else {}  # setups from before there was a choice stay equal
-    return {**asdict(protocol), **engine.describe(), "seed": seed, **read}
+    own: dict[str, Any] = {"prompts": text.describe()} if text else {}  # setups from before a choice stay equal
+    own |= {"turns": "a step each"} if engine.stepwise else {}
+    return {**asdict(protocol), **engine.describe(), "seed": seed, **own}
 
 
 def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
     """Counts of prefill and of decode, from a run of their own."""
     with engine.using(plan):
-        found = engine.counted(tokens, prompt)
-    return {"per_token": found["decode"]["per_token"], **found}
+        found: dict[str, Any] = engine.counted(tokens, prompt)
+    return found
 
 
 def random_profile(engine: HFEngine, names: Sequence[str], seed: int = 0, progress: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""Thresholds of top-P and NAEE for a given number of experts per layer.
+"""Thresholds of top-P, NAEE and Threshold Alloc-T for a given number of experts per layer.
 
 A pass over the calibration text solves them layer by layer: each layer's threshold is chosen on scores to
 which all earlier layers already obey theirs. So on the calibration text the budget is met up to
@@ -7,7 +7,7 @@ ties, in every layer, and not only for the unchanged model's scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ def calibrate(engine: HFEngine, rule: TokenRule, solve: Solver, k_l: list[float]
     def solving(k: float) -> Rule:
         def solved(weights: Tensor, index: Tensor, valid: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
             found.append(solve(sort_candidates(weights, index)[0].float(), k))
-            obeyed = PlannedLayer(rule, {"k": k, "threshold": found[-1]}, spec.top_k, spec.experts)
+            own = {**rule.keep_all(spec.top_k, spec.experts), "k": k, "threshold": found[-1]}
+            obeyed = PlannedLayer(rule, own, spec.top_k, spec.experts)
             return obeyed(weights, index, valid, logits)
 
         return solved
@@ -47,7 +48,9 @@ def calibrate(engine: HFEngine, rule: TokenRule, solve: Solver, k_l: list[float]
     return found
 
 
-def table(engine: HFEngine, rule: TokenRule, solve: Solver, text: Windows) -> np.ndarray:
-    """Thresholds [K, L] of every whole uniform k = 1..K."""
-    layers = engine.spec.layers
-    return np.array([calibrate(engine, rule, solve, [k] * layers, text) for k in range(1, engine.spec.top_k + 1)])
+def table(
+    engine: HFEngine, rule: TokenRule, solve: Solver, text: Windows, steps: Sequence[float] | None = None
+) -> np.ndarray:
+    """Thresholds [steps, L] under every uniform k of `steps`; None: the whole ones, 1..K."""
+    layers, wanted = engine.spec.layers, steps or range(1, engine.spec.top_k + 1)
+    return np.array([calibrate(engine, rule, solve, [k] * layers, text) for k in wanted])

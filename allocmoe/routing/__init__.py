@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.routing import adapmoe, alloc_t, cap, naee, prune, refill, top_k, top_p, xmoe
+from allocmoe.routing import adapmoe, alloc_t, cap, naee, prune, refill, threshold, top_k, top_p, xmoe
 from allocmoe.routing.rule import Candidates, Numbers, Parameter, Selection, TokenRule
 from allocmoe.routing.scores import Scoring
 
@@ -11,7 +11,7 @@ RULES = {
     rule.name: rule
     for rule in (
         top_k.RULE, alloc_t.RULE, top_p.RULE, naee.RULE, adapmoe.RULE, xmoe.RULE, prune.RULE, refill.RULE,
-        refill.OVER_ALLOC_T, cap.RULE,
+        refill.OVER_ALLOC_T, cap.RULE, threshold.RULE,
     )
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ QUANTITY_ORACLES = {
     "saliency": "tests/profile/test_expert_scores.py",
     "decode": "tests/profile/test_decode.py",
     "decode_pairs": "tests/profile/test_decode.py",
+    "score_threshold": "tests/profile/test_algorithm1.py",
 }
 ANALYSIS_ORACLES = {
     "load": "tests/analyses/test_load.py",

@@ -19,13 +19,14 @@ Kept = list[dict[int, float]]
 Rows = dict[int, list[tuple[float, int]]]  # token -> its candidates (weight, expert), heaviest first
 Scores = dict[int, list[float]]  # token -> one number an expert
 TOP, EXPERTS = 4, 12
-TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe")
+TOKEN_RULES = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe", "threshold")
 """Rules that keep some of the K candidates and need no more than these."""
 BUDGETS = {"alloc_t": 2.5, "alloc_t_refill": 1.75}
 FEW = {"pairs": 3, "refill_tokens": 20}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "alloc_t": {"k_base": 1}, "top_p": {"threshold": (0.25,)}, "naee": {"threshold": (0.5,)},
     "adapmoe": {"threshold": 0.0625, "fisher": (0.5,)}, "xmoe": {"threshold": 0.25},
+    "threshold": {"threshold": (0.125,), "k_base": 1},
     "prune": {"kept": ((0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0),)},
     "refill": FEW, "alloc_t_refill": {"k_base": 1, **FEW}, "cap": {"experts": (6,), **FEW},
 }  # fmt: skip
@@ -137,6 +138,7 @@ ORACLES: dict[str, Any] = {
     "naee": first(lambda rows, n: {t: near_the_first([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
     "adapmoe": first(lambda rows, n: {t: but_a_cheap_tail([w for w, _ in row], n) for t, row in rows.items()}),
     "xmoe": first(lambda rows, n: {t: first_beyond([w for w, _ in row], n["threshold"]) for t, row in rows.items()}),
+    "threshold": first(lambda rows, n: {t: from_a_score_on([w for w, _ in row], n) for t, row in rows.items()}),
     "prune": best_of_those_that_stay,
     "refill": refill("top_k"),
     "alloc_t_refill": refill("alloc_t"),
@@ -175,6 +177,10 @@ def first_beyond(row: list[float], threshold: float) -> int:
         if so_far > threshold:
             return j + 1
     return len(row)
+
+
+def from_a_score_on(weights: list[float], numbers: dict[str, Any]) -> int:
+    return sum(1 for j, weight in enumerate(weights) if j < numbers["k_base"] or weight >= numbers["threshold"])
 
 
 def near_the_first(row: list[float], beta: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_profiling_leaves_the_engine_as_it_was(engine: HFEngine) -> None:
         before = engine.model(TEXT.ids).logits
         fast(engine, TEXT, 3, progress=False)
         distances(engine, draws=1, tokens=8)
-        for name in ("top_p", "naee"):
+        for name in ("top_p", "naee", "score_threshold"):
             QUANTITIES[name].measure(Setting(engine, TEXT, 3))
         assert torch.equal(engine.model(TEXT.ids).logits, before)
 
@@ -130,6 +131,26 @@ def test_lexi_distances_against_the_blocks_own_outputs(engine: HFEngine) -> None
                 expected[layer] += [float(torch.linalg.norm(y - outputs[-1])) / 2 for y in outputs]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert (found[:, -1] == 0).all()
+
+
+def test_score_thresholds_spend_any_budget_in_the_whole_model(engine: HFEngine) -> None:
+    from dataclasses import replace
+
+    from allocmoe import methods
+    from allocmoe.routing.threshold import RULE, steps
+
+    text = Windows(torch.randint(1, 96, (40, 25), generator=torch.Generator().manual_seed(4)), "random")
+    table, _ = QUANTITIES["score_threshold"].measure(Setting(engine, text, 8))
+    spec = engine.spec
+    for k, row in zip(steps(spec.top_k), table, strict=True):
+        base = methods.allocate("uniform", spec, engine.fingerprint, spec.layers)
+        plan = replace(
+            base, method="alloc-t-causal", token_rule=RULE.name, layers=(k,) * spec.layers,
+            budget=math.ceil(k * spec.layers), parameters={"threshold": row, "k_base": 1},
+        )  # fmt: skip
+        with engine.using(plan), engine.count() as spent:
+            engine.backbone(text.ids)
+        np.testing.assert_allclose(spent.summary()["per_layer"], k, rtol=0.01)
 
 
 @pytest.mark.parametrize("rule", ["top_p", "naee"])

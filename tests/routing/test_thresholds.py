@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.routing.naee import beta_for, naee
+from allocmoe.routing.threshold import at_least, steps
+from allocmoe.routing.threshold import threshold_for as score_for
 from allocmoe.routing.top_k import top_k
 from allocmoe.routing.top_p import threshold_for, top_p
 
@@ -63,6 +65,19 @@ def test_naee_is_its_definition(scores: torch.Tensor, step: int) -> None:
     assert naee(scores, beta).tolist() == [naee_by_hand(row, beta) for row in scores.tolist()]
 
 
+@settings(deadline=None, max_examples=150)
+@given(dyadic(), st.integers(-4, 80), st.integers(0, 7))
+def test_a_score_s_threshold_is_its_definition(scores: torch.Tensor, step: int, k_base: int) -> None:
+    threshold = step / 64
+    wanted = [[j < k_base or score >= threshold for j, score in enumerate(row)] for row in scores.tolist()]
+    assert at_least(scores, threshold, k_base).tolist() == wanted
+
+
+def test_steps_go_from_one_expert_to_all() -> None:
+    assert steps(1) == [1.0]
+    assert steps(3) == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
 @pytest.mark.parametrize("value", [0.03, 0.2, 0.35, 0.5, 0.8])
 def test_both_are_their_definitions_on_routed_scores(value: float) -> None:
     scores = routed(seed=0)
@@ -82,6 +97,7 @@ def test_calibration_spends_k_per_token(seed: int, k: float, whole: bool) -> Non
     k, scores = float(round(k)) if whole else k, routed(seed)
     assert top_p(scores, threshold_for(scores, k)).sum().item() / TOKENS == pytest.approx(k, rel=0.01)
     assert naee(scores, beta_for(scores, k)).sum().item() / TOKENS == pytest.approx(k, rel=0.01)
+    assert at_least(scores, score_for(scores, k)).sum().item() / TOKENS == pytest.approx(k, rel=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -90,7 +106,7 @@ def test_calibration_at_the_precision_of_a_router(dtype: torch.dtype, k: float) 
     """In bf16 ties sit on the quantile, so only float32 is held to 1 %; both are the same on other tokens."""
     near, fresh = routed(1, 4000).to(dtype), routed(2, 4000).to(dtype)
     tolerance = 0.01 if dtype == torch.float32 else 0.06
-    for rule, calibrate in ((top_p, threshold_for), (naee, beta_for)):
+    for rule, calibrate in ((top_p, threshold_for), (naee, beta_for), (at_least, score_for)):
         setting = calibrate(near, k)
         assert rule(near, setting).sum().item() / 4000 == pytest.approx(k, rel=tolerance)
         assert rule(fresh, setting).sum().item() / 4000 == pytest.approx(k, rel=tolerance + 0.03)
@@ -102,9 +118,10 @@ def test_calibration_is_monotone_in_k(seed: int, one: float, other: float) -> No
     scores, (less, more) = routed(seed, tokens=100), sorted((one, other))
     assert threshold_for(scores, less) <= threshold_for(scores, more)
     assert beta_for(scores, less) >= beta_for(scores, more)
+    assert score_for(scores, less) >= score_for(scores, more)
 
 
-@pytest.mark.parametrize(("rule", "calibrate"), [(top_p, threshold_for), (naee, beta_for)])
+@pytest.mark.parametrize(("rule", "calibrate"), [(top_p, threshold_for), (naee, beta_for), (at_least, score_for)])
 def test_calibration_at_both_ends(rule: object, calibrate: object) -> None:
     scores = routed(seed=3)
     for k in (1, TOP):
@@ -114,7 +131,7 @@ def test_calibration_at_both_ends(rule: object, calibrate: object) -> None:
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 1.0, 2.0])
 def test_a_single_candidate_is_always_kept(value: float) -> None:
     scores = routed(seed=4, top=1)
-    for rule, calibrate in ((top_p, threshold_for), (naee, beta_for)):
+    for rule, calibrate in ((top_p, threshold_for), (naee, beta_for), (at_least, score_for)):
         assert rule(scores, value).all()
         assert rule(scores, calibrate(scores, 1)).all()
 
@@ -123,7 +140,7 @@ def test_a_single_candidate_is_always_kept(value: float) -> None:
 @given(st.integers(0, 50), st.floats(-0.1, 1.1))
 def test_rows_are_prefixes(seed: int, value: float) -> None:
     scores = routed(seed, tokens=50)
-    for rule in (top_p, naee):
+    for rule in (top_p, naee, at_least):
         keep = rule(scores, value)
         assert keep[:, 0].all()
         assert (keep.int().diff(dim=1) <= 0).all()

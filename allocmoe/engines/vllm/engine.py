@@ -23,6 +23,7 @@ from allocmoe.engines.spent import COUNTS, Spent
 from allocmoe.engines.vllm.distribution import name_cpu_build, vllm_version
 from allocmoe.engines.vllm.plugin import register
 from allocmoe.engines.vllm.settings import KEY
+from allocmoe.engines.vllm.turns import Turns
 from allocmoe.errors import AllocMoEError
 from allocmoe.plan import Plan
 from allocmoe.spec import MoESpec, fingerprint, model_name
@@ -207,6 +208,16 @@ class VLLMEngine:
         start = min(m.scheduled_ts for m in metrics)
         middle = max(m.first_token_ts for m in metrics)
         return middle - start, max(m.last_token_ts for m in metrics) - middle
+
+    @property
+    def stepwise(self) -> bool:
+        """On a GPU the next step is prepared while one runs."""
+        return self.config.device_config.device_type == "cpu"
+
+    def turns(self, plans: Sequence[Plan], requests: int, tokens: int) -> Turns:
+        """Plans to be timed in turns, in passes of so many requests and tokens at most."""
+        self._one_step(requests, tokens)
+        return Turns(self, plans)
 
     def counted(self, tokens: Tensor, prompt: int) -> dict[str, Any]:
         """What prefill and decode spend in a run like `timed`'s: {"prefill": summary, "decode": summary}."""

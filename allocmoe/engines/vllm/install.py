@@ -87,7 +87,7 @@ class Budgeted:
         for layer, router in self.routers.items():
             rule = rules[layer]
             if not (self.captured and self.settings.live) or rule is None:
-                router.rule = rule
+                router.rule = None if rule is None or rule.idle else rule  # nothing to do costs nothing
             elif router.rule is None:
                 router.rule = rule.on(self.device)
             else:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.vllm.router import DROPPED
+from allocmoe.engines.vllm.rows import SCRATCH
 from allocmoe.errors import AllocMoEError
 from allocmoe.routing import RULES
 
@@ -181,6 +182,7 @@ def _reason(bad: Tensor, kept: Tensor, infinite: bool) -> str:
 def poisoned(experts: Any) -> Iterator[None]:
     """Until the end, memory without values holds infinity: new tensors, and the buffers that a kernel is given."""
     stock, own, given = experts.apply, vars(experts).get("apply"), []
+    SCRATCH.clear()
 
     def apply(*args: Any, **call: Any) -> Any:
         buffers = [call[name] for name in BUFFERS if isinstance(call.get(name), Tensor)]

@@ -16,6 +16,10 @@ from torch import Tensor
 from allocmoe.engines.vllm.router import real_rows
 from allocmoe.routing.kernels.loops import compiled
 
+FEW = 512
+"""Rows of a decode step; a prompt's take new memory."""
+SCRATCH: dict[tuple[str, torch.dtype, int], Tensor] = {}
+
 
 def one_pair_a_row(stock: Any, router: Any) -> Any:
     """`experts.apply` for ragged routing: the kernel at top-1 over the kept pairs, summed per token in float32."""
@@ -26,7 +30,7 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
             return stock(**call)
         out, weights = call["output"], call["topk_weights"]
         kept, tokens, row_weights, row_ids = pairs(weights.numpy(), ids.numpy())
-        if len(tokens) == ids.numel():
+        if len(tokens) == ids.numel() and not rule.alone:  # it sums in another order: neighbours must not decide that
             return stock(**call)
         if len(tokens) == 0:
             out.zero_()
@@ -34,10 +38,12 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
         if len(ids) == 1:  # one token's pairs are one row
             row = {"topk_weights": row_weights.reshape(1, -1), "topk_ids": row_ids.reshape(1, -1)}
             return stock(**call | {name: torch.from_numpy(value) for name, value in row.items()})
-        parts = out.new_empty(len(tokens), out.shape[1])
+        hidden = call["hidden_states"]
+        parts, states = scratch("out", len(tokens), out), scratch("in", len(tokens), hidden)
+        torch.index_select(hidden, 0, torch.from_numpy(tokens), out=states)
         stock(**call | {
             "output": parts,
-            "hidden_states": call["hidden_states"].index_select(0, torch.from_numpy(tokens)),
+            "hidden_states": states,
             "topk_weights": torch.from_numpy(row_weights),
             "topk_ids": torch.from_numpy(row_ids),
         })  # fmt: skip
@@ -45,6 +51,16 @@ def one_pair_a_row(stock: Any, router: Any) -> Any:
         return None
 
     return apply
+
+
+def scratch(name: str, rows: int, like: Tensor) -> Tensor:
+    """[rows, H] of nobody knows what, contiguous. Few rows lie where the layer before had its own, in the cache."""
+    if rows > FEW:
+        return like.new_empty(rows, like.shape[1])
+    key = (name, like.dtype, like.shape[1])
+    if key not in SCRATCH:
+        SCRATCH[key] = like.new_empty(FEW, like.shape[1])
+    return SCRATCH[key][:rows]
 
 
 def add_up(parts: Tensor, kept: np.ndarray, out: Tensor) -> None:

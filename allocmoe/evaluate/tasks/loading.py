@@ -89,6 +89,8 @@ def reason(error: Exception) -> str:
         or "offline" in said.lower()
     ):
         return f"the hub cannot be reached ({said}); give a data root, see `allocmoe data --help`"
+    if type(error).__name__ in ("UndefinedError", "KeyError"):
+        return f"its rows are not as its definition expects ({said}); are they of lm-eval's version?"
     return f"{type(error).__name__}: {said}; is its data here?"
 
 

@@ -62,7 +62,7 @@ def places(task: str, definition: Mapping[str, Any]) -> list[str]:
         kind = definition.get("dataset_name")
         found += [f"{family}/{kind}"] if kind else []
         found.append(family)
-    return found
+    return list(dict.fromkeys(found))
 
 
 class Root:

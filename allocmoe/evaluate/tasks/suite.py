@@ -210,7 +210,7 @@ def _put(member: Member, ids: list[int], seed: int) -> list[Any]:
         said = (str(error).splitlines() or [""])[0][:200]
         raise AllocMoEError(
             f"items of {member.name} are not as its definition expects: {type(error).__name__}: {said}; "
-            "does its data have the fields of lm-eval's version?"
+            "are they of lm-eval's version?"
         ) from None
     requests = [[r.doc_id, r.idx, r.args] for r in task.instances]
     docs = [task.eval_docs[i] for i in ids]

@@ -12,6 +12,7 @@ from allocmoe.profile.quantities import (
     naee,
     perplexity,
     saliency,
+    score_threshold,
     soft_counts,
     top_p,
     xmoe,
@@ -23,7 +24,7 @@ QUANTITIES = {
     for q in (
         perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY, fisher.QUANTITY, adapmoe.QUANTITY,
         xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY, decode.QUANTITY,
-        decode_pairs.QUANTITY,
+        decode_pairs.QUANTITY, score_threshold.QUANTITY,
     )
 }  # fmt: skip
 

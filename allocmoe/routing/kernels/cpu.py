@@ -27,6 +27,7 @@ PREFIX: dict[str, tuple[int, str, str]] = {
     "xmoe": (prefix.TOP_P, "threshold", ""),
     "naee": (prefix.NAEE, "threshold", ""),
     "adapmoe": (prefix.ADAPMOE, "threshold", "fisher"),
+    "threshold": (prefix.THRESHOLD, "threshold", "k_base"),
 }
 """Rules that keep first candidates: how, and the names of their two numbers."""
 REFILL = {"refill": "top_k", "alloc_t_refill": "alloc_t"}

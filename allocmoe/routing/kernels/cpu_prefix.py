@@ -13,7 +13,7 @@ import numpy as np
 
 from allocmoe.routing.kernels.loops import before, compiled
 
-TOP_K, ALLOC_T, TOP_P, NAEE, ADAPMOE = range(5)
+TOP_K, ALLOC_T, TOP_P, NAEE, ADAPMOE, THRESHOLD = range(6)
 """What decides how many of its first candidates a token keeps."""
 
 
@@ -42,7 +42,7 @@ def how_many(weights: Any, valid: Any, rule: int, k: float, a: float, b: float) 
         valid: bool [T], or of no length if all are real.
         rule: one of the above.
         k: k_l.
-        a, b: k_base of Alloc-T; the threshold of others, and AdapMoE's h_l.
+        a, b: k_base of Alloc-T; the threshold of others, and AdapMoE's h_l or k_base.
     """
     tokens = len(weights)
     real = np.ones(tokens, np.bool_) if len(valid) == 0 else valid
@@ -57,6 +57,8 @@ def how_many(weights: Any, valid: Any, rule: int, k: float, a: float, b: float) 
                 counts[t] = _top_p(weights[t], np.float32(a))
             elif rule == NAEE:
                 counts[t] = _naee(weights[t], np.float32(a))
+            elif rule == THRESHOLD:
+                counts[t] = _at_least(weights[t], np.float32(a), int(b))
             else:
                 counts[t] = _adapmoe(weights[t], np.float32(a), np.float32(b))
     return counts
@@ -80,6 +82,14 @@ def _naee(row: Any, beta: Any) -> int:
         ratio = row[j] / max(first, np.finfo(np.float32).tiny) if first > 0 else np.float32(1)
         if not ratio >= beta:
             break
+        count += 1
+    return count
+
+
+@compiled
+def _at_least(row: Any, threshold: Any, k_base: int) -> int:
+    count = min(k_base, len(row))
+    while count < len(row) and not row[count] < threshold:
         count += 1
     return count
 

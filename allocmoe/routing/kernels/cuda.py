@@ -28,7 +28,7 @@ LEAST = 128
 """Candidates or experts of a program: as many as it has threads, so that no histogram counts what two threads hold."""
 TILE = 1024
 """Logits that cap looks at together, times groups of experts where a router opens some of them."""
-COMPARISONS = {"top_p": "mass", "xmoe": "mass", "naee": "naee", "adapmoe": "adapmoe"}
+COMPARISONS = {"top_p": "mass", "xmoe": "mass", "naee": "naee", "adapmoe": "adapmoe", "threshold": "score"}
 """Rules with a threshold that decide each token by itself, and what the kernel calls the comparison."""
 BASES = {"refill": top_k.RULE, "cap": top_k.RULE, "alloc_t_refill": alloc_t.RULE}
 """Rules that look beyond a router's K in small passes, and what runs alone in others."""
@@ -114,7 +114,8 @@ def _alone(
     if not out[0].numel():
         return out
     first = weights if comparison == "all" else _number(numbers["threshold"], weights)
-    second = _number(numbers["fisher"], weights) if comparison == "adapmoe" else first
+    own = {"adapmoe": "fisher", "score": "k_base"}.get(comparison)
+    second = _number(numbers[own], weights) if own else first
     KP = _power(K)
     block = _block(T, KP, PIECE)
     alone_kernel[(-(-T // block),)](

@@ -91,6 +91,8 @@ def alone_kernel(
         keep = within_mass(w, rank, tl.load(first).to(tl.float32), K)
     elif RULE == "naee":
         keep = within_ratio(w, rank, tl.load(first).to(tl.float32))
+    elif RULE == "score":
+        keep = (rank.to(tl.float64) < tl.load(second)) | (w >= tl.load(first).to(tl.float32)) | (w != w)
     elif RULE == "adapmoe":
         keep = within_tail(w, rank, tl.load(first).to(tl.float32), tl.load(second).to(tl.float32), K)
     keep = keep & real_rows(valid, t, T, HAS_VALID)

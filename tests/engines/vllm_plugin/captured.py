@@ -18,6 +18,7 @@ OTHERS = {
     "top_k": (1.0, {}), "alloc_t": (3.25, {"k_base": 2}), "top_p": (2.0, {"threshold": (0.6,)}),
     "naee": (2.0, {"threshold": (0.1,)}), "adapmoe": (2.0, {"threshold": 0.01, "fisher": (0.25,)}),
     "xmoe": (2.0, {"threshold": 0.6}), "prune": (3.0, {"kept": ((1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1),)}),
+    "threshold": (2.0, {"threshold": (0.3,), "k_base": 2}),
     "refill": (1.0, {"pairs": 2, "refill_tokens": 30}),
     "alloc_t_refill": (2.5, {"k_base": 2, "pairs": 4, "refill_tokens": 5}),
     "cap": (3.0, {"experts": (4,), "pairs": 4, "refill_tokens": 30}),

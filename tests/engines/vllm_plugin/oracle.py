@@ -122,6 +122,7 @@ MARGINS = {
     "naee": lambda n, scores, full: float((scores / scores[:, :1] / n["threshold"] - 1).abs().min()),
     "adapmoe": _tails,
     "xmoe": _cumulative,
+    "threshold": lambda n, scores, full: float((scores[:, int(n["k_base"]) :] / n["threshold"] - 1).abs().min()),
     "prune": _survivors,
     "refill": _refill(_top_k, lambda n, scores: top_k(scores, n["k"])),
     "alloc_t_refill": _refill(_alloc_t, lambda n, scores: alloc_t(scores, n["k"], n["k_base"])),

@@ -206,6 +206,8 @@ def test_any_other_worker_has_plain_rules(live: bool, captured: bool) -> None:
     for made in (plan("alloc_t", layers=(1.5, 2.5)), plan("top_k", layers=(1.0, 3.0))):
         worker.apply(made)
         assert [r.rule for r in worker.routers.values()] == [PlannedLayer.of(made, layer, DROPPED) for layer in (0, 1)]
+    worker.apply(made := plan("top_k", budget=TOP + 1, layers=(float(TOP), 1.0)))
+    assert [r.rule for r in worker.routers.values()] == [None, PlannedLayer.of(made, 1, DROPPED)], "nothing to do"
     if not captured:
         worker.apply(None)
         assert [r.rule for r in worker.routers.values()] == [None, None]

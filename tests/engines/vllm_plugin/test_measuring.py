@@ -130,6 +130,50 @@ def test_decode_has_as_many_steps_as_asked_for(served: tuple[Any, Any]) -> None:
     assert set(spent.tokens.tolist()) == {3 * 5 + 3 * 7}
 
 
+def test_in_turns_every_plan_has_every_step_once(served: tuple[Any, Any], hf: HFEngine) -> None:
+    """Counts are those of runs under one plan where these are exact, and the seconds are those of the steps."""
+    engine, _ = served
+    plans = [plan(hf, "original", 128), plan(hf, "uniform", 64), plan(hf, "uniform", 32)]
+    tokens = torch.randint(1000, (3, 5 + 7), generator=torch.Generator().manual_seed(2))
+    with engine.using(plans[2]):
+        turns, done = engine.turns(plans, 3, 15), []
+        found = turns.timed(tokens, 5, 0, lambda: done.append(1))
+        assert len(done) == len(found) == 3
+        assert all(first > 0 and rest > 0 for first, rest in found)
+        steps: list[tuple[int, int]] = []
+        turns._round(tokens, 5, 0, lambda *what: (steps.append(what), turns.step(3)), lambda: None)
+        assert len(steps) == 3 * (1 + 7)
+        assert sorted(steps) == sorted([(0, i) for i in range(3)] + [(1, i) for i in range(3)] * 7)
+        counts = turns.counted(tokens, 5, (0, 1))
+        for wanted, count in zip(plans, counts, strict=True):
+            for phase in ("prefill", "decode"):
+                assert count[phase]["per_token"] == wanted.budget
+                assert max(count[phase]["distinct_per_layer"]) <= hf.spec.experts
+        with engine.using(plans[1]):
+            alone = engine.counted(tokens, 5)
+        assert counts[1]["prefill"] == alone["prefill"], "the same prompts"
+    ids = torch.randint(1000, (4, 24), generator=torch.Generator().manual_seed(6))
+    with engine.using(plans[1]), hf.using(plans[1]):
+        np.testing.assert_allclose(engine.nll(ids), hf.nll(ids), atol=1e-3)
+
+
+def test_an_interrupted_turn_leaves_no_request(served: tuple[Any, Any], hf: HFEngine) -> None:
+    engine, _ = served
+    turns = engine.turns([plan(hf, "original", 128)], 2, 10)
+    prompts = torch.ones(2, 5, dtype=torch.long)
+
+    def interrupted() -> None:
+        with turns.requests(prompts, 4):
+            turns.step(2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not turns.core.has_unfinished_requests()
+    with turns.requests(prompts, 4), pytest.raises(AllocMoEError, match="2 answers to 3"):
+        turns.step(3)
+
+
 def test_a_batch_that_would_be_split_is_refused(served: tuple[Any, Any]) -> None:
     engine, _ = served
     with pytest.raises(AllocMoEError, match="would be split"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,15 @@ def test_examples_are_asked_only_of_who_has_shots(engine: HFEngine, root: Path, 
 
 
 def test_a_changed_field_is_one_line(engine: HFEngine, root: Path, offline: None) -> None:
-    put(root / "boolq", validation=[{"text": row["passage"], **row} | {"passage": None} for row in BOOLQ])
-    for row in (rows := [dict(row) for row in BOOLQ]):
-        del row["passage"]
-    put(root / "boolq", validation=rows, train=rows)
-    with pytest.raises(
-        AllocMoEError, match=r"items of boolq are not as its definition expects: .*'passage'"
-    ) as refused:
+    renamed = [{"text": row["passage"], "question": row["question"], "label": row["label"]} for row in BOOLQ]
+    put(root / "boolq", validation=renamed, train=renamed)
+    said = r"rows are not as its definition expects \('passage' is undefined\)"
+    with pytest.raises(AllocMoEError, match=f"cannot load boolq: its {said}"):
         suite(engine, root, "boolq").describe(3)
+    assert re.search(said, suite(engine, root, "boolq", "rte", partial=True).missing["boolq"])
+    (root / "GLUE" / "rte" / "validation.jsonl").write_text("not JSON\n")
+    with pytest.raises(AllocMoEError, match="cannot load rte: ") as refused:
+        suite(engine, root, "rte").describe(3)
     assert "\n" not in str(refused.value)
 
 
@@ -164,7 +166,7 @@ def test_names_of_folders() -> None:
     assert places("boolq", {"dataset_path": "aps/super_glue", "dataset_name": "boolq"}) == [
         "boolq", "super_glue/boolq", "super_glue",
     ]  # fmt: skip
-    assert places("sciq", {"dataset_path": "allenai/sciq"}) == ["sciq", "sciq"]
+    assert places("sciq", {"dataset_path": "allenai/sciq"}) == ["sciq"]
     assert places("mine", {"dataset_path": "json"}) == ["mine"]
 
 

@@ -51,7 +51,7 @@ class Built(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    for rule in ("all", "top_k", "mass", "naee", "adapmoe"):
+    for rule in ("all", "top_k", "mass", "naee", "adapmoe", "score"):
         yield Case(alone_kernel, 4, {"K": 8, "KP": 8, "BLOCK": 128, "RULE": rule, "WIDTH": 8})
     yield Case(alone_kernel, 4, {"K": 1, "KP": 1, "BLOCK": 128, "RULE": "mass", "WIDTH": 1}, "bf16", "i64")
     yield Case(alone_kernel, 4, {"K": 16, "KP": 16, "BLOCK": 64, "RULE": "adapmoe", "WIDTH": 16}, "fp16", "i64")

@@ -13,7 +13,7 @@ from allocmoe.engines.planned import PlannedLayer
 from allocmoe.routing import RULES, Scoring
 from allocmoe.routing.scores import PLAIN
 
-PREFIX = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe")
+PREFIX = ("top_k", "alloc_t", "top_p", "naee", "adapmoe", "xmoe", "threshold")
 LOGITS = ("refill", "alloc_t_refill", "cap", "prune")
 EXPERTS = (60, 64, 160, 256, 512)
 
@@ -83,6 +83,8 @@ def threshold(draw: random.Random, weights: Tensor, rule: str) -> float:
     place = draw.randrange(len(row))
     if rule == "naee":
         return float(row[place] / row[0])
+    if rule == "threshold":
+        return float(row[place])
     if rule == "adapmoe":
         return float((row[place:].sum() / row.sum()) ** 2) * 0.25
     return float(row.cumsum(0)[place])
@@ -99,6 +101,8 @@ def prefix_numbers(draw: random.Random, rule: str, weights: Tensor) -> dict[str,
     value = threshold(draw, weights, rule)
     if rule == "adapmoe":
         numbers["fisher"] = draw.choice([0.25, 1.0, 0.0, 0.037])
+    if rule == "threshold":
+        numbers["k_base"] = float(draw.choice([0, 1, 2, K]))
     return numbers | {"threshold": value if value == value else 0.5}
 
 
