@@ -24,7 +24,7 @@ def test_the_table_of_a_study(sources: Sources) -> None:
     assert found[3][1:5] == ["-"] * 4
     apart = rows("study", "ablation mini-deepseek studied", sources)[1:]
     assert [line[0] for line in apart] == ["uniform", "Alloc-L", "Alloc-T", "Alloc-MoE"]
-    with pytest.raises(AllocMoEError, match="unknown study .dice.: expected one of ablation, "):
+    with pytest.raises(AllocMoEError, match=r"unknown study .dice.: expected one of ablation, "):
         value("table", "study dice mini-deepseek studied", sources)
     with pytest.raises(AllocMoEError, match="have 0 tables of k_base for mini-qwen"):
         value("table", "study k_base mini-qwen studied", sources)
