@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from allocmoe import __version__
-from allocmoe.cli import data, gating, history, measuring, planning, showing, tuning
+from allocmoe.cli import analysing, data, gating, history, measuring, planning, showing, tuning
 from allocmoe.cli.common import INTERRUPTED, notes
 from allocmoe.errors import AllocMoEError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 for verb in (
     planning.models, planning.profile, planning.allocate, measuring.eval, measuring.bench, measuring.measure,
-    tuning.fit, tuning.tune,
+    analysing.analyse, tuning.fit, tuning.tune,
     gating.baseline, gating.gate, history.history, showing.report, showing.demo,
 ):  # fmt: skip
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""Where each layer rule and each quantity is checked against something independent: name -> the test's module.
+"""Where each layer rule, quantity and analysis is checked against something independent: name -> the test's module.
 
 Token rules have theirs in `tests/engines/loops.py`, since every engine's tests use them.
 """
@@ -33,4 +33,14 @@ QUANTITY_ORACLES = {
     "decode": "tests/profile/test_decode.py",
     "decode_pairs": "tests/profile/test_decode.py",
     "score_threshold": "tests/profile/test_algorithm1.py",
+}
+ANALYSIS_ORACLES = {
+    "load": "tests/analyses/test_load.py",
+    "entropy": "tests/analyses/test_entropy.py",
+    "ablation": "tests/analyses/test_compared.py",
+    "k_base": "tests/analyses/test_k_base.py",
+    "calibration": "tests/analyses/test_calibration.py",
+    "layer_rules": "tests/analyses/test_compared.py",
+    "token_rules": "tests/analyses/test_compared.py",
+    "batch": "tests/analyses/test_batch.py",
 }

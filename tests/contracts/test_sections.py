@@ -12,6 +12,7 @@ from allocmoe.report.page import templates
 from allocmoe.report.results import Results, results
 from allocmoe.report.section import Block, Section
 from allocmoe.report.sections import SECTIONS, named
+from tests.report.analysed import analysed
 from tests.report.made import committed, decoded, onto, plans, profile, quality, speed, tuned
 
 TESTS = Path(__file__).parents[1] / "report" / "sections"
@@ -22,7 +23,15 @@ def found() -> Results:
     few = plans("uniform", "alloc-moe")
     timed = [onto(speed(*p)) for p in few]
     return results(
-        [*committed(), *(quality(*p) for p in few), *timed, *(decoded(*p, 20) for p in few), profile(), tuned()]
+        [
+            *committed(),
+            *(quality(*p) for p in few),
+            *timed,
+            *(decoded(*p, 20) for p in few),
+            profile(),
+            tuned(),
+            *analysed(),
+        ]
     )
 
 
@@ -66,4 +75,4 @@ def test_an_unknown_section_raises_in_one_short_line(name: str):
         AllocMoEError, match=r"unknown section .*: expected one of front, quality, distinct, speed, "
     ) as raised:
         named(name)
-    assert len(str(raised.value)) < 250
+    assert len(str(raised.value)) < 300

@@ -14,6 +14,7 @@ from allocmoe.report.compare import Comparison, comparisons
 from allocmoe.report.groups import groups
 from allocmoe.report.prose import Sources, fill
 from allocmoe.report.style import TIMES
+from tests.report import analysed
 from tests.report.made import BUDGETS, GROUPS, WHOLE, decoded, made, onto, plans, profile, quality, speed, tuned
 
 MODELS = ("mini-olmoe", "mini-qwen")
@@ -158,6 +159,8 @@ FILES = {
     ],
     "decoded": [decoded(*p, 10 + i) for i, p in enumerate(plans("alloc-moe"))],
     "lines": lines(),
+    "studied": [*analysed.methods(), *analysed.k_base(), *analysed.calibration(), *analysed.loads(), *analysed.kept(),
+                *analysed.batches()],
     "sizes": at_sizes(),
     "gate": [simulated(8, 40), simulated(20, 10)],
     "injected": [made("gate", None, None, setup={}, details={

@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 
 from allocmoe.methods import METHODS, label
 from allocmoe.report.prose import Sources
 from allocmoe.report.prose.forms import WORDS
 from allocmoe.report.prose.marks import KINDS
 from allocmoe.report.style import FOCUS
+from tests.report.analysed import loads
 from tests.report.quoted import MODELS, TASKS, mean, ppl, rise, timed, value, verdicts, wins
 
 FIGURE_ORACLES: dict[str, dict[str, Callable[[], Any]]] = {
@@ -61,8 +64,20 @@ FIGURE_ORACLES: dict[str, dict[str, Callable[[], Any]]] = {
         "lines alloc-moe-refill uniform better words": lambda: "three",
         "lines alloc-moe-refill uniform,oea worse": lambda: "1",
     },
+    "analysed": {
+        "studied load mini-deepseek alloc-moe 1/2 divergence_most three": lambda: f"{divergence():.3f}",
+        "studied entropy mini-deepseek alloc-t 78 layers_that_vary whole": lambda: "25",
+    },
     "methods": {"": lambda: str(len(METHODS))},
 }
+
+
+def divergence() -> float:
+    """The largest Jensen-Shannon divergence of the made loads, in bits."""
+    whole, _, plan = (np.array(r.samples["weights"]) for r in loads())
+    return max(jensenshannon(a, b, base=2) ** 2 for a, b in zip(whole, plan, strict=True))
+
+
 CASES = [(name, call, want) for name, calls in FIGURE_ORACLES.items() for call, want in calls.items()]
 
 

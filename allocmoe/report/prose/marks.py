@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.report.prose.agreement import AGREEMENT
+from allocmoe.report.prose.analysed import ANALYSED, VALUES
 from allocmoe.report.prose.batches import BATCHES
 from allocmoe.report.prose.code import CODE
 from allocmoe.report.prose.costs import COSTS
@@ -20,8 +21,8 @@ from allocmoe.report.prose.studies import STUDIES
 from allocmoe.report.prose.tables import TABLES
 
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {
-    "fig": {**FIGURES, **LEADS},
-    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **ROUTING, **STUDIES, **CODE, **AGREEMENT},
+    "fig": {**FIGURES, **LEADS, **VALUES},
+    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **ROUTING, **STUDIES, **CODE, **AGREEMENT, **ANALYSED},
 }
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
 BEGINNING = re.compile(r"(?:\A|\n)[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*\Z")

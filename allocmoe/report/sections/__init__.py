@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.report.section import Section
-from allocmoe.report.sections import distinct, front, history, layers, plane, quality, sensitivity, speed, spent
+from allocmoe.report.sections import (
+    ablation,
+    batch,
+    calibration,
+    distinct,
+    entropy,
+    front,
+    history,
+    k_base,
+    layer_rules,
+    layers,
+    load,
+    plane,
+    quality,
+    seeds,
+    sensitivity,
+    speed,
+    speedups,
+    spent,
+    token_rules,
+)
 
 SECTIONS = (
     front.SECTION,
@@ -15,6 +35,16 @@ SECTIONS = (
     layers.SECTION,
     sensitivity.SECTION,
     spent.SECTION,
+    ablation.SECTION,
+    k_base.SECTION,
+    calibration.SECTION,
+    layer_rules.SECTION,
+    token_rules.SECTION,
+    load.SECTION,
+    entropy.SECTION,
+    batch.SECTION,
+    seeds.SECTION,
+    speedups.SECTION,
     history.SECTION,
 )
 
