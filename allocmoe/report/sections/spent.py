@@ -29,7 +29,7 @@ def blocks(found: Results) -> Iterator[Block]:
         if known:
             most = max(known, key=lambda r: abs(r.spent / r.budget - 1))
             facts = {"method": most.method, "budget": most.budget, "off": f"{most.spent / most.budget - 1:+.1%}"}
-            yield Block(q.group.label, spent(known), facts)
+            yield Block(q.group.label, spent(known), facts, q.group.model)
 
 
 def spent(rows: Sequence[QualityRow]) -> Figure:
