@@ -53,13 +53,25 @@ def touched(record: Record) -> float:
 
 
 def pick(q: Quality) -> QualityRow | None:
-    """The plan to use at half of the activations: lowest perplexity, else highest accuracy; None without either."""
-    among = rivals(q, half(q.rows))
-    for cost in (_perplexity, _error):
-        known = [r for r in among if math.isfinite(cost(r))]
-        if known:
-            return min(known, key=cost)
+    """The plan to use near half of the activations: lowest perplexity, else highest accuracy; None without either."""
+    budgets = {r.budget: abs(r.share - HALF) for r in q.rows if math.isfinite(r.share)}
+    for budget in sorted(budgets, key=lambda b: (budgets[b], -b)):
+        for cost in (_perplexity, _error):
+            known = [r for r in rivals(q, budget) if math.isfinite(cost(r))]
+            if known:
+                return min(known, key=cost)
     return None
+
+
+def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | None:
+    """The plan that the latest search found for a wish, and the wish; None where no search found one of the group."""
+    rows = {r.plan: row for r, row in zip(q.group.records, q.rows, strict=True) if r.plan}
+    searches = [r for r in records if r.about == "tune" and r.fingerprint == q.group.fingerprint and r.plan in rows]
+    if not searches:
+        return None
+    document = searches[-1].details["document"]
+    nearest = "" if document["met"] else "not to be had; nearest: "
+    return rows[searches[-1].plan], f"{document['asked']}: {nearest}"
 
 
 def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from allocmoe.records import Record
 from allocmoe.report import plans
-from allocmoe.report.answer import honesty, pick, touched
+from allocmoe.report.answer import HALF, honesty, pick, touched, wished
 from allocmoe.report.compare import from_original
 from allocmoe.report.pairs import pairs
 from allocmoe.report.rows import QualityRow, SpeedRow
@@ -47,18 +47,18 @@ class Choice:
         return next((p for p in self.about["points"] if p["key"] == self.about["pick"]), None)
 
 
-def choices(quality: Sequence[Quality], speed: Sequence[Speed]) -> list[Choice]:
+def choices(quality: Sequence[Quality], speed: Sequence[Speed], records: Sequence[Record] = ()) -> list[Choice]:
     """Of each model the quality group with most plans, in the order of the records."""
     largest: dict[str, Quality] = {}
     for q in quality:
         if len(q.rows) > len(largest[q.group.model].rows if q.group.model in largest else ()):
             largest[q.group.model] = q
-    return [_choice(q, speed) for q in largest.values()]
+    return [_choice(q, speed, records) for q in largest.values()]
 
 
-def _choice(q: Quality, speeds: Sequence[Speed]) -> Choice:
+def _choice(q: Quality, speeds: Sequence[Speed], records: Sequence[Record]) -> Choice:
     timed = [(s, {(a.method, a.budget): b for a, b in joined}) for s in speeds if len(joined := pairs(q, s)) > 1]
-    best = pick(q)
+    best, where = wished(q, records) or (pick(q), "")
     points = [_point(q, record, row, timed) for record, row in zip(q.group.records, q.rows, strict=True)]
     costs = {"activations": "activations per token"}
     if any("distinct" in p["costs"] for p in points):
@@ -74,7 +74,7 @@ def _choice(q: Quality, speeds: Sequence[Speed]) -> Choice:
     about = {
         "model": q.group.model, "label": q.group.label, "costs": costs, "engines": engines, "measures": measures,
         "whole": next((r.budget for r in q.rows if r.method == ORIGINAL), None), "points": points,
-        "pick": _key(best) if best else "",
+        "pick": _key(best) if best else "", "where": where or (_where(best) if best else ""),
     }  # fmt: skip
     return Choice(q, timed, plain(about), honesty(q, timed[0][1] if timed else {}))
 
@@ -123,6 +123,11 @@ def _tiles(
             yield key, [f"{value.estimate:.2f}{TIMES}", f"{value.low:.2f} to {value.high:.2f}", where]
     spent = costs["activations"].estimate
     yield "activations", [f"{row.share:.0%}", f"{spent:.4g} per token", "of the activations"]
+
+
+def _where(row: QualityRow) -> str:
+    share = "half" if abs(row.share - HALF) < 0.005 else f"{row.share:.0%}"
+    return f"At {share} of the activations the best method is"
 
 
 def _range(value: Interval, signed: bool = True) -> str:

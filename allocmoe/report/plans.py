@@ -57,9 +57,12 @@ def command(record: Record) -> str:
 
 
 def serve(record: Record) -> str:
-    """The line that serves the plan's file, see docs/serve.md; the model is what the record calls it."""
+    """The line that serves the plan's file, see docs/serve.md; a model that ships lies where its package does."""
     plan = '{"allocmoe": {"plan": "' + file_name(record) + '"}}'
-    return f"vllm serve {shlex.quote(record.model)} --additional-config {shlex.quote(plan)}"
+    model = shlex.quote(record.model)
+    if record.model in shipped():
+        model = f"$(python -c 'from allocmoe.mini import resolve; print(resolve(\"{record.model}\"))')"
+    return f"vllm serve {model} --additional-config {shlex.quote(plan)}"
 
 
 def file_name(record: Record) -> str:

@@ -59,7 +59,7 @@ class Results:
     @cached_property
     def choices(self) -> list[Choice]:
         """The plans to choose between, of each model."""
-        return choices(self.quality, self.speed)
+        return choices(self.quality, self.speed, self.records)
 
     @property
     def groups(self) -> list[Group]:

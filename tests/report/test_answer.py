@@ -9,7 +9,7 @@ import pytest
 from allocmoe.records import Record
 from allocmoe.report import answer
 from allocmoe.report.results import Quality, results
-from tests.report.made import BUDGETS, decoded, onto, plans, quality, speed
+from tests.report.made import BUDGETS, decoded, onto, plans, quality, speed, tuned
 
 pytestmark = pytest.mark.whole
 
@@ -92,3 +92,22 @@ def test_without_quality_it_says_what_is_fastest():
     (s,) = results([speed(*p) for p in FEW]).speed
     assert answer.speed(s).startswith("Fastest at about half: uniform at 24, 50% of the activations: prefill ")
     assert answer.speed(s).endswith("Its quality was not measured.")
+
+
+def test_where_a_budget_has_nothing_to_pick_the_next_one_has():
+    made = [quality("original", 48), quality("uniform", 40), replace(quality("oea", 24), spent={"per_token": 48.0})]
+    best = answer.pick(group(*made))
+    assert best is not None
+    assert (best.method, best.budget) == ("uniform", 40)
+
+
+def test_what_a_search_found_for_a_wish_is_the_answer():
+    made = [quality(*p) for p in FEW]
+    asked = replace(tuned(), method="uniform", budget=32, plan="uniform-32")
+    (choice,) = results([*made, asked]).choices
+    assert (choice.about["pick"], choice.about["where"]) == ("uniform@32", "1.3x faster: ")
+    (choice,) = results([*made, replace(asked, plan="of another")]).choices
+    assert (choice.about["pick"], choice.about["where"]) == (
+        "alloc-moe@24",
+        "At half of the activations the best method is",
+    )

@@ -74,5 +74,6 @@ def test_the_lines_can_be_pasted():
     for line in (plans.command(made), plans.serve(made)):
         assert "my model; rm -rf ~" in shlex.split(line)
     assert "--profile" not in plans.command(made)
+    assert 'print(resolve("mini-olmoe"))' in plans.serve(replace(made, model="mini-olmoe"))
     assert "--profile" in plans.command(replace(made, method="alloc-moe"))
     assert shlex.split(plans.serve(made))[-1] == '{"allocmoe": {"plan": "my-model--rm--rf---uniform-64.json"}}'
