@@ -39,8 +39,11 @@ class Panel:
     axis: Mapping[str, Any]
 
 
-def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int) -> Figure:
-    """Panels two a line, on one x axis; a method stands in the legend once. Values far off become marks at the edge."""
+def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int, budgets: bool = True) -> Figure:
+    """Panels two a line, on one x axis; a method stands in the legend once. Values far off become marks at the edge.
+
+    `budgets`: whether x is a budget, or the share of one, by which a reader may choose.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -66,7 +69,7 @@ def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int) -> Fi
         fig.update_yaxes(dict(panel.axis) | _range(panel, ends), row=row, col=column)
         low = number + columns >= len(shown)
         fig.update_xaxes({k: v for k, v in x_axis.items() if low or k != "title"}, row=row, col=column)
-    return finish(fig, height)
+    return finish(fig.update_layout(meta={"budgets": budgets}), height)
 
 
 def _line(go: Any, method: str, points: Sequence[tuple[float, Interval]], shift: float, listed: bool) -> Any:

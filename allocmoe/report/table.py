@@ -74,11 +74,12 @@ def drawn(figure: Figure, methods: Sequence[str] = ()) -> Table:
             for t in traces for y, line in zip(t.y, t.z, strict=True)
         ]  # fmt: skip
         return Table(("panel", "row", *map(str, columns)), rows)
-    rows = [row for t in traces for row in _points(t, panels, known)]
+    budgets = bool((figure.layout.meta or {}).get("budgets"))
+    rows = [row for t in traces for row in _points(t, panels, known, budgets)]
     return Table(("panel", "series", "x", "y", "low", "high"), rows)
 
 
-def _points(trace: Any, panels: Sequence[str], known: dict[str, str]) -> Iterator[Row]:
+def _points(trace: Any, panels: Sequence[str], known: dict[str, str], budgets: bool) -> Iterator[Row]:
     label = _plain(trace.name or "")
     xs = trace.x if trace.customdata is None else trace.customdata
     bars = trace.error_y if trace.type == "scatter" else None
@@ -89,7 +90,7 @@ def _points(trace: Any, panels: Sequence[str], known: dict[str, str]) -> Iterato
         ends = [y + sign * part[i] if part is not None and part[i] is not None else None
                 for sign, part in ((-1, below), (1, above))]  # fmt: skip
         method = known.get(label, "")
-        budget = int(x) if str(x).isdigit() or (isinstance(x, int | float) and x == int(x) and x > 1) else 0
+        budget = int(float(x)) if budgets and float(x) > 1 else 0  # a share of one is not a budget
         yield Row((cell(_panel(trace, panels)), cell(label), cell(x), cell(y), *map(cell, ends)), method, budget)
 
 

@@ -141,7 +141,7 @@ def distinct(points: Sequence[Point]) -> Figure:
     if high > HIGHEST:
         axis["range"] = [min(low, 1) - 0.05 * (HIGHEST - low), HIGHEST]
     x = {"title": {"text": "distinct experts per layer and step"}}
-    return figures.panels([Panel("", series, [1.0], axis)], x, 520)
+    return figures.panels([Panel("", series, [1.0], axis)], x, 520, budgets=False)
 
 
 SECTION = Section("distinct", "Quality against distinct experts", blocks, CAPTION)

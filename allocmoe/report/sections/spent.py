@@ -51,7 +51,7 @@ def spent(rows: Sequence[QualityRow]) -> Figure:
     order = [str(b) for b in sorted({r.budget for r in rows})]
     fig.update_xaxes(type="category", categoryarray=order, title={"text": "budget requested"})
     fig.update_yaxes(tickformat="+.1%", title={"text": "spent over budget"}, zeroline=True, range=[-most, most])
-    return figures.finish(fig, 400)
+    return figures.finish(fig.update_layout(meta={"budgets": True}), 400)
 
 
 SECTION = Section("spent", "Spent against requested", blocks, CAPTION)
