@@ -29,6 +29,10 @@ FAR, FEWEST, ROOM = 1.5, 8, 0.06
 """Interquartile ranges to a fence; values of which none is called far off; of an axis, beyond its values."""
 
 
+OFF = "off"
+"""Marks a trace of values that stand in their line already, but that the axis does not show."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One set of axes: a series of (x, interval) per method, and horizontal reference lines."""
@@ -127,7 +131,7 @@ def _off(
     above = [v.estimate > ends[1] for _, v in points]
     return go.Scatter(
         x=[x + shift for x, _ in points], y=[ends[1] if up else ends[0] for up in above], mode="markers",
-        name=f"{html.escape(name(method))}, off the axis", legendgroup=method, showlegend=False,
+        name=f"{html.escape(name(method))}, off the axis", meta=OFF, legendgroup=method, showlegend=False,
         customdata=[x for x, _ in points], hovertemplate="%{text}<extra></extra>", cliponaxis=False,
         text=[f"{_said(method, v)}, off the axis" for _, v in points],
         marker={"color": style(method).colour, "size": 11, "line": {"width": 2, "color": style(method).colour},

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from allocmoe.report.figures import OFF
 from allocmoe.report.style import name
 from allocmoe.report.words import number
 
@@ -66,7 +67,7 @@ def drawn(figure: Figure, methods: Sequence[str] = ()) -> Table:
     """
     panels = [_plain(a.text) for a in figure.layout.annotations]
     known = {name(method): method for method in methods}
-    traces = [t for t in figure.data if t.hoverinfo != "skip"]
+    traces = [t for t in figure.data if t.hoverinfo != "skip" and t.meta != OFF]  # those stand in their lines already
     if traces and all(t.type == "heatmap" for t in traces):
         columns = max((list(t.x) for t in traces), key=len)
         rows = [
