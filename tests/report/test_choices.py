@@ -33,7 +33,10 @@ def test_a_point_is_a_plan_with_its_losses_and_its_own_speed():
     assert list(about["measures"]) == ["perplexity", "nlu", "reasoning", "math", "mean"]
     assert (about["whole"], about["pick"]) == (48, "alloc-moe@24")
     whole, base = QUALITY[0], timed[0]
-    for record, other, p in zip(QUALITY, timed, about["points"], strict=True):
+    by = {p["key"]: p for p in about["points"]}
+    assert len(by) == len(QUALITY)
+    for record, other in zip(QUALITY, timed, strict=True):
+        p = by[f"{record.method}@{record.budget}"]
         assert (p["method"], p["budget"], p["plan"]) == (record.method, record.budget, record.plan)
         ratio = stats.perplexity_ratio(record.samples["nll"], whole.samples["nll"], record.samples["window_tokens"])
         assert p["losses"]["perplexity"]["low"] == pytest.approx(100 * (ratio.low - 1))
