@@ -74,7 +74,7 @@ def _choice(q: Quality, speeds: Sequence[Speed], records: Sequence[Record]) -> C
     about = {
         "model": q.group.model, "label": q.group.label, "costs": costs, "engines": engines, "measures": measures,
         "whole": next((r.budget for r in q.rows if r.method == ORIGINAL), None), "points": points,
-        "pick": _key(best) if best else "", "where": where or (_where(best) if best else ""),
+        "pick": _key(best) if best else "", "where": where or (_where(q, best) if best else ""),
     }  # fmt: skip
     return Choice(q, timed, plain(about), honesty(q, timed[0][1] if timed else {}))
 
@@ -121,12 +121,20 @@ def _tiles(
             group = timed[int(place)][0].group
             where = f"{phase} on {group.model.split(' (')[0]}" if group.owner else f"{phase} speed"
             yield key, [f"{value.estimate:.2f}{TIMES}", f"{value.low:.2f} to {value.high:.2f}", where]
-    spent = costs["activations"].estimate
-    yield "activations", [f"{row.share:.0%}", f"{spent:.4g} per token", "of the activations"]
+    if "distinct" in costs:
+        whole = next((touched(r) for r in q.group.originals.values()), math.nan)
+        yield "distinct", [f"{costs['distinct'].estimate:.1f}", f"of {whole:.1f} per layer", "distinct experts"]
+    else:
+        yield (
+            "activations",
+            [f"{row.share:.0%}", f"{costs['activations'].estimate:.4g} per token", "of the activations"],
+        )
 
 
-def _where(row: QualityRow) -> str:
+def _where(q: Quality, row: QualityRow) -> str:
     share = "half" if abs(row.share - HALF) < 0.005 else f"{row.share:.0%}"
+    if q.group.setup.get("passes") == "decode":
+        return f"With no more distinct experts than uniform touches at {share} of the activations the best method is"
     return f"At {share} of the activations the best method is"
 
 

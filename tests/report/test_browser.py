@@ -97,7 +97,7 @@ def test_the_first_screen_answers_without_scrolling(browser: Browser, path: Path
     assert bottom <= size[1]
     words = browser.js("document.querySelector('.answer:not([hidden])').innerText")
     assert "Alloc-MoE" in text(browser, "name")
-    assert "at 24 of 48 activations per token" in text(browser, "budget")
+    assert "budget 24 of 48 activations per token" in text(browser, "budget")
     for what in ("perplexity", "mean accuracy", "decode on olmoe-wide", "vllm serve", "Download this plan"):
         assert what in words
     assert words.index("does not win everywhere") < words.index("perplexity\n")

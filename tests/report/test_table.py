@@ -73,7 +73,9 @@ def test_every_style_has_a_marker_of_its_own():
     assert style("uniform").colour in glyph("uniform")
     fig = Figure()
     for look in PALETTE:
-        fig.add_scatter(x=[1], y=[1], name=f"<{look.symbol}{look.colour}>", marker={"color": look.colour, "symbol": look.symbol})
+        fig.add_scatter(
+            x=[1], y=[1], name=f"<{look.symbol}{look.colour}>", marker={"color": look.colour, "symbol": look.symbol}
+        )
     fig.add_scatter(x=[1], y=[1], name="again", showlegend=False)
     entries = legend(fig)
     assert [name for name, _ in entries] == [f"<{look.symbol}{look.colour}>" for look in PALETTE]
