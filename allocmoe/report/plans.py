@@ -6,6 +6,7 @@ import shlex
 from functools import cache
 from typing import Any
 
+from allocmoe import documents
 from allocmoe.allocation import Request
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.methods import METHODS, method
@@ -41,10 +42,11 @@ def rebuilt(record: Record) -> Plan | None:
     return None
 
 
-def document(record: Record) -> dict[str, Any] | None:
-    """The plan file as JSON, None where it cannot be rebuilt."""
+def document(record: Record) -> str | None:
+    """The text of the plan file, None where it cannot be rebuilt: JSON of a browser would turn 3.0 into 3, which is
+    another digest."""
     plan = rebuilt(record)
-    return plan.to_dict() if plan else None
+    return documents.dump(plan.to_dict()) if plan else None
 
 
 def command(record: Record) -> str:

@@ -100,7 +100,7 @@ class Browser:
         self.sized(width, height)
         self("Page.navigate", url="about:blank")
         self("Page.navigate", url=path.as_uri() + fragment)
-        self.until("document.documentElement.dataset.ready")
+        self.until("document.documentElement?.dataset.ready")
         self.settled()
 
     def settled(self) -> None:

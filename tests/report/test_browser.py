@@ -154,7 +154,7 @@ def test_tabs_work_with_the_keyboard(browser: Browser):
 
 
 def test_filters_stand_in_the_address_and_leave_the_original(browser: Browser, path: Path):
-    assert "SEER-MoE" in points(browser)
+    assert "Alloc-T" in points(browser)
     for method in ("uniform", "alloc-moe"):
         browser.click(f'[data-choose=method][data-value="{method}"]')
     browser.click('[data-choose=budget][data-value="32"]')
@@ -171,7 +171,7 @@ def test_filters_stand_in_the_address_and_leave_the_original(browser: Browser, p
     assert browser.js("[...document.querySelectorAll('[aria-pressed=true]')].filter(e => e.offsetParent).length") == 3
     browser.click("#all")
     assert state(browser) == {}
-    assert "SEER-MoE" in points(browser)
+    assert "Alloc-T" in points(browser)
 
 
 def test_quality_and_cost_can_be_chosen(browser: Browser):
