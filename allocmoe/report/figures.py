@@ -117,11 +117,13 @@ def fence(values: Sequence[float]) -> tuple[float, float] | None:
 def _range(panel: Panel, ends: tuple[float, float] | None) -> dict[str, Any]:
     if ends is None:
         return {}
-    logarithmic = panel.axis.get("type") == "log"
-    low, high = (
-        math.log10(v) if logarithmic else v for v in (min(*ends, *panel.references), max(*ends, *panel.references))
-    )
-    return {"range": [low - ROOM * (high - low), high + ROOM * (high - low)]}
+    logarithmic = panel.axis.get("type") == "log" and max(ends) > WIDE * min(ends)
+    bounds = min(*ends, *panel.references), max(*ends, *panel.references)
+    low, high = map(math.log10, bounds) if logarithmic else bounds
+    shown: dict[str, Any] = {"range": [low - ROOM * (high - low), high + ROOM * (high - low)]}
+    if panel.axis.get("type") == "log" and not logarithmic:  # what is left does not differ widely
+        shown |= {"type": "linear", "tickvals": None, "ticktext": None, "title": {"text": "perplexity"}}
+    return shown
 
 
 def _off(

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from allocmoe.report.choices import Choice
 
+BARE = 34
+"""Pixels above a figure without a legend: room for the titles of its panels."""
+
 
 @dataclass(frozen=True)
 class Tab:
@@ -147,9 +150,10 @@ def _whole(block: Block, models: Sequence[str], methods: Sequence[str]) -> Block
 def _undressed(figure: Any) -> dict[str, Any]:
     """A figure as the script draws it: without legend and template, which the page has."""
     made = json.loads(figure.to_json())
-    made["layout"] = {k: v for k, v in made["layout"].items() if k not in ("legend", "template")} | {
-        "showlegend": False
-    }
+    layout = made["layout"]
+    spare = max(0, layout["margin"]["t"] - BARE)
+    layout |= {"height": layout["height"] - spare, "margin": {**layout["margin"], "t": layout["margin"]["t"] - spare}}
+    made["layout"] = {k: v for k, v in layout.items() if k not in ("legend", "template")} | {"showlegend": False}
     return made
 
 

@@ -43,7 +43,7 @@ def grouped(q: Quality) -> Table:
         top = best[r.budget] if r.method != ORIGINAL else {}
         scores = [_percent(r.accuracy.get(g), top.get(g) == r.method) for g in names]
         bold = "best" if top.get("perplexity") == r.method else ""
-        cells = [cell(r.budget), cell(name(r.method)), *scores, cell(r.perplexity, note=_note(r), look=bold)]
+        cells = [cell(r.budget), cell(name(r.method)), *scores, _perplexity(r, bold)]
         rows.append(Row(cells, r.method, r.budget))
     return Table(header, rows)
 
@@ -85,6 +85,12 @@ def _percent(value: Interval | None, best: bool) -> Cell:
 def _score(metrics: Mapping[str, float], task: str) -> Cell:
     value = metrics.get(f"acc/{task}")
     return cell("") if value is None else Cell(f"{100 * value:.1f}", value)
+
+
+def _perplexity(row: QualityRow, look: str) -> Cell:
+    return (
+        Cell(f"{row.perplexity:.3f}", row.perplexity, _note(row), look) if math.isfinite(row.perplexity) else cell("")
+    )
 
 
 def _note(row: QualityRow) -> str:
