@@ -75,14 +75,14 @@ def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | No
 
 
 def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:
-    """Where Alloc-MoE does not win, and else that it does; empty if it was not measured.
+    """Where Alloc-MoE does not win, and else that it does; empty if it was not measured beside another method.
 
     Args:
         q: the quality group.
         timed: (method, budget) -> the speed of that plan on the same routing shape.
     """
     budgets = sorted({r.budget for r in q.rows if r.method == FOCUS}, reverse=True)
-    if not budgets:
+    if not any(r.method != FOCUS for budget in budgets for r in rivals(q, budget)):
         return ""
     parts = [
         *_beaten(q, budgets, "Lower perplexity", _perplexity, lambda c: c.perplexity),
@@ -90,7 +90,7 @@ def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:
         *_faster(timed),
     ]
     if not parts:
-        return f"{name(FOCUS)} is ahead of every other method at every budget measured."
+        return f"{name(FOCUS)} is ahead of every other method at every budget where both were measured."
     return f"{name(FOCUS)} does not win everywhere. " + " ".join(parts)
 
 
