@@ -90,7 +90,7 @@ def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:
         *_faster(timed),
     ]
     if not parts:
-        return f"{name(FOCUS)} is ahead of every other method at every budget where both were measured."
+        return f"No method is ahead of {name(FOCUS)} at a budget where both were measured."
     return f"{name(FOCUS)} does not win everywhere. " + " ".join(parts)
 
 

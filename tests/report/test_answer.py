@@ -13,7 +13,7 @@ from tests.report.made import BUDGETS, decoded, onto, plans, quality, speed, tun
 
 pytestmark = pytest.mark.whole
 
-AHEAD = "Alloc-MoE is ahead of every other method at every budget where both were measured."
+AHEAD = "No method is ahead of Alloc-MoE at a budget where both were measured."
 FEW = plans("uniform", "alloc-t", "alloc-moe")
 
 
@@ -80,11 +80,8 @@ def test_accuracies_that_differ_by_noise_are_said_to():
     made = [quality(*p) for p in FEW]
     q = group(*made)
     told = answer.honesty(q, {})
-    ahead = [
-        b
-        for b in BUDGETS
-        if max((r for r in q.rows if r.budget == b), key=lambda r: r.accuracy["mean"].estimate).method != "alloc-moe"
-    ]
+    scores = {(r.method, r.budget): r.accuracy["mean"].estimate for r in q.rows}
+    ahead = [b for b in BUDGETS if any(scores[m, b] > scores["alloc-moe", b] for m in ("uniform", "alloc-t"))]
     assert (f"Higher accuracy at {len(ahead)} of 4 budgets" in told) == bool(ahead)
     shown = [c for c in q.verdicts if c.accuracy == "worse"]
     assert ("(shown" in told.partition("Higher accuracy")[2]) == bool(shown)
