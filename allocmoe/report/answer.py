@@ -71,7 +71,7 @@ def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | No
         return None
     document = searches[-1].details["document"]
     nearest = "" if document["met"] else "not to be had; nearest: "
-    return rows[searches[-1].plan], f"{document['asked']}: {nearest}"
+    return rows[searches[-1].plan or ""], f"{document['asked']}: {nearest}"
 
 
 def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:

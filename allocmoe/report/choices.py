@@ -115,12 +115,12 @@ def _tiles(
     elif math.isfinite(row.flips.estimate):
         flips = Interval(*(100 * v for v in row.flips))
         yield "accuracy", [f"{flips.estimate:.1f} %", _range(flips, signed=False), "tokens changed"]
-    for key, value in costs.items():
+    for key, speedup in costs.items():
         phase, _, place = key.partition(":")
         if phase in PHASES:
             group = timed[int(place)][0].group
             where = f"{phase} on {group.model.split(' (')[0]}" if group.owner else f"{phase} speed"
-            yield key, [f"{value.estimate:.2f}{TIMES}", f"{value.low:.2f} to {value.high:.2f}", where]
+            yield key, [f"{speedup.estimate:.2f}{TIMES}", f"{speedup.low:.2f} to {speedup.high:.2f}", where]
     if "distinct" in costs:
         whole = next((touched(r) for r in q.group.originals.values()), math.nan)
         yield "distinct", [f"{costs['distinct'].estimate:.1f}", f"of {whole:.1f} per layer", "distinct experts"]

@@ -21,7 +21,7 @@ STARS = {
     "star-triangle-up": (3, -90, 0.3), "star-triangle-down": (3, 90, 0.3),
 }  # fmt: skip
 """Points, the angle of the first one, and the depth between them as a share of the radius."""
-SHAPES = {
+SHAPES: dict[str, list[tuple[float, float]]] = {
     "cross": [
         (-3, -8),
         (3, -8),
