@@ -76,12 +76,16 @@ class Plan:
         return self.rule.numbers(self.layers[layer], self.parameters, layer)
 
     def described(self) -> dict[str, Any]:
-        """What records and reports say of it."""
+        """What records and reports say of it: all of it, with what a record has of its own."""
         original = self.top_k * len(self.layers)
         moved = {"transplanted": self.origin["transplanted"]} if "transplanted" in self.origin else {}
         return {
             "layers": list(self.layers),
             "token_rule": self.token_rule,
+            "parameters": dict(self.parameters),
+            "reference": self.reference,
+            "family": self.family,
+            "experts": self.experts,
             "original_budget": original,
             "share": self.budget / original,
             "origin": {k: v for k, v in self.origin.items() if k != "transplanted"},

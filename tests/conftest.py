@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Generator
 
 import pytest
@@ -53,7 +54,14 @@ def engine(request: pytest.FixtureRequest) -> HFEngine:
 VLLM = getattr(importlib.util.find_spec("vllm"), "origin", None) is not None
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("ALLOCMOE_REQUIRE_CHROMIUM") and not CHROMIUM:
+        raise pytest.UsageError(
+            "pages must be tested in a browser here and there is none: install Chromium (`apt-get install chromium`)"
+        )
     if os.environ.get("ALLOCMOE_REQUIRE_VLLM") and not VLLM:
         raise pytest.UsageError(
             "vLLM must be tested here and is not installed: name an index with CPU builds of torch, "
@@ -68,6 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not VLLM and item.get_closest_marker("vllm"):
             item.add_marker(pytest.mark.skip(reason="vLLM is not installed"))
+        if not CHROMIUM and item.get_closest_marker("chromium"):
+            item.add_marker(pytest.mark.skip(reason="no Chromium is installed"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # else pytest's own summary would follow

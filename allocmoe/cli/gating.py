@@ -62,6 +62,13 @@ def gate(
     summary: Annotated[
         Path | None, typer.Option(envvar="GITHUB_STEP_SUMMARY", help="Append the table as Markdown to this file.")
     ] = None,
+    comment: Annotated[
+        Path | None, typer.Option(help="Write the verdict as Markdown for a pull request to this file.")
+    ] = None,
+    past: Annotated[
+        list[Path] | None,
+        typer.Option("--history", help="Records of earlier commits, files or folders, for the comment; repeat."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Exit with 1 if anything got worse than the baseline, 2 if something could not be measured, else 0.
@@ -70,13 +77,15 @@ def gate(
     itself are shown but not judged: a machine drifts between two measurements.
     Example: [bold]allocmoe gate records.jsonl --baseline baseline.jsonl[/bold]
     """
-    from allocmoe import records
+    from allocmoe import documents, history, records
+    from allocmoe.cli.history import listed
     from allocmoe.gate import compare, load_floors, read_margins, show
+    from allocmoe.gate.comment import comment as worded
 
-    if summary:
-        check_writable(summary)
-    limits = load_floors(floors) if floors else {}
-    found = compare(records.load(new), records.load(baseline), read_margins(margin or []), limits, across_machines)
+    for path in filter(None, (summary, comment)):
+        check_writable(path)
+    limits, mine = load_floors(floors) if floors else {}, records.load(new)
+    found = compare(mine, records.load(baseline), read_margins(margin or []), limits, across_machines)
     if as_json:
         print_json(show.document(found))
     else:
@@ -84,4 +93,7 @@ def gate(
     if summary:
         with summary.open("a", encoding="utf-8") as file:
             file.write(show.markdown(found))
+    if comment:
+        earlier = [record for path in listed(past or []) for record in records.load(path)]
+        documents.write_atomic(comment, worded(found, history.series([*earlier, *mine]) if earlier else []))
     raise typer.Exit(found.code)

@@ -29,6 +29,13 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def turned(self) -> Comparison:
+        """The same, seen from the other method."""
+        ratio = Interval(*(1 / v for v in (self.ratio.estimate, self.ratio.high, self.ratio.low)))
+        difference = Interval(-self.difference.estimate, -self.difference.high, -self.difference.low)
+        return replace(self, method=self.other, other=self.method, ratio=ratio, difference=difference)
+
+    @property
     def perplexity(self) -> str:
         return _verdict(self.ratio, self.ratio.excludes(1), self.ratio.estimate < 1)
 
@@ -47,9 +54,27 @@ def comparisons(group: Group, method: str, budgets: Sequence[int] | None = None)
             other = group.find(name, point(record)[1])
             if other:
                 found.append(_compare(record, other))
-    tested = [c.p for c in found if not math.isnan(c.p)]
-    adjusted = iter(stats.holm(tested) if tested else [])
-    return [c if math.isnan(c.p) else replace(c, p_holm=next(adjusted)) for c in found]
+    return _adjusted(found)
+
+
+def matrix(group: Group, budget: int) -> dict[tuple[str, str], Comparison]:
+    """Every method of a group at a budget against every other one, (method, other) -> comparison; Holm over the pairs.
+
+    The original is there at its own budget.
+    """
+    among = [r for name in dict.fromkeys(point(r)[0] for r in group.records) if (r := group.find(name, budget))]
+    pairs = [(a, b) for i, a in enumerate(among) for b in among[i + 1 :]]
+    compared = _adjusted([_compare(a, b) for a, b in pairs])
+    return {(c.method, c.other): c for one in compared for c in (one, one.turned)}
+
+
+def from_original(group: Group, record: Record) -> Interval:
+    """Mean accuracy above the original's, paired by item; UNKNOWN where there are none."""
+    whole = next(iter(group.originals.values()), None)
+    named = list(record.details.get("groups", {}).values())
+    if whole is None or not named:
+        return UNKNOWN
+    return attempt(stats.group_difference, *(r.samples.get("tasks", {}) for r in (record, whole)), named)[0]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -59,6 +84,12 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
         if not kept or points[i][1] < points[kept[-1]][1]:
             kept.append(i)
     return kept[::-1]
+
+
+def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    tested = [c.p for c in found if not math.isnan(c.p)]
+    adjusted = iter(stats.holm(tested) if tested else [])
+    return [c if math.isnan(c.p) else replace(c, p_holm=next(adjusted)) for c in found]
 
 
 def _compare(a: Record, b: Record) -> Comparison:

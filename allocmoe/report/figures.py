@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from allocmoe.report.rows import QualityRow
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 WIDE = 3.0
 """A perplexity axis is logarithmic where its largest value is more than this many times its smallest."""
 
+FAR, FEWEST, ROOM = 1.5, 8, 0.06
+"""Interquartile ranges to a fence; values of which none is called far off; of an axis, beyond its values."""
+
+
+OFF = "off"
+"""Marks a trace of values that stand in their line already, but that the axis does not show."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -35,8 +43,11 @@ class Panel:
     axis: Mapping[str, Any]
 
 
-def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int) -> Figure:
-    """Panels two a line, on one x axis; a method stands in the legend once."""
+def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int, budgets: bool = True) -> Figure:
+    """Panels two a line, on one x axis; a method stands in the legend once. Values far off become marks at the edge.
+
+    `budgets`: whether x is a budget, or the share of one, by which a reader may choose.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -48,18 +59,21 @@ def panels(shown: Sequence[Panel], x_axis: Mapping[str, Any], height: int) -> Fi
     gap = min((b - a for a, b in pairwise(xs)), default=1.0)
     for number, panel in enumerate(shown):
         row, column = number // columns + 1, number % columns + 1
+        ends = window(panel)
         for place, (method, points) in enumerate(panel.series.items()):
             # a little apart, so that the bars of the methods at one budget can be told from each other
             step = min(0.03, 0.33 / len(panel.series))
             shift = 0.0 if method == ORIGINAL else gap * step * (place - len(panel.series) / 2)
             fig.add_trace(_line(go, method, points, shift, method not in listed), row, column)
+            if ends and (off := [(x, v) for x, v in points if v.estimate < ends[0] or v.estimate > ends[1]]):
+                fig.add_trace(_off(go, method, off, shift, ends), row, column)
             listed.add(method)
         for level in panel.references:
             fig.add_hline(level, line={"color": GREY, "width": 1, "dash": "dash"}, row=row, col=column)
-        fig.update_yaxes(dict(panel.axis), row=row, col=column)
+        fig.update_yaxes(dict(panel.axis) | _range(panel, ends), row=row, col=column)
         low = number + columns >= len(shown)
         fig.update_xaxes({k: v for k, v in x_axis.items() if low or k != "title"}, row=row, col=column)
-    return finish(fig, height)
+    return finish(fig.update_layout(meta={"budgets": budgets}), height)
 
 
 def _line(go: Any, method: str, points: Sequence[tuple[float, Interval]], shift: float, listed: bool) -> Any:
@@ -68,14 +82,67 @@ def _line(go: Any, method: str, points: Sequence[tuple[float, Interval]], shift:
     values = [interval for _, interval in points]
     above, below = [plain(v.high - v.estimate) for v in values], [plain(v.estimate - v.low) for v in values]
     return go.Scatter(
-        x=[x + shift for x, _ in points], y=[plain(v.estimate) for v in values],
+        x=[x + shift for x, _ in points], y=[plain(v.estimate) for v in values], customdata=[x for x, _ in points],
         mode="markers" if method == ORIGINAL else "lines+markers", name=html.escape(name(method)), legendgroup=method,
         showlegend=listed, line={"color": look.colour, "width": 3.5 if bold else 1.6, "dash": look.dash},
         marker=marker(method, 9 if bold else 7), opacity=1 if bold else 0.85,
         error_y={"type": "data", "array": above, "arrayminus": below, "thickness": 1.1, "width": 2.5},
-        text=[f"{html.escape(name(method))}: {v.estimate:.4g} ({v.low:.4g} to {v.high:.4g})" for v in values],
+        text=[_said(method, v) for v in values],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
+
+
+def window(panel: Panel) -> tuple[float, float] | None:
+    """The values that a panel's axis shows where a few lie far off, see `fence`; None where it shows all of them."""
+    if "range" in panel.axis:
+        return None
+    values = [v.estimate for points in panel.series.values() for _, v in points if math.isfinite(v.estimate)]
+    logarithmic = panel.axis.get("type") == "log"
+    ends = fence([math.log(v) for v in values] if logarithmic else values)
+    return ends and ((math.exp(ends[0]), math.exp(ends[1])) if logarithmic else ends)
+
+
+def fence(values: Sequence[float]) -> tuple[float, float] | None:
+    """The least and the largest value within Tukey's fences, one and a half interquartile ranges beyond the quartiles.
+
+    None where all of them lie within.
+    """
+    if len(values) < FEWEST:
+        return None
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    inside = [v for v in values if low - FAR * (high - low) <= v <= high + FAR * (high - low)]
+    return None if len(inside) == len(values) else (min(inside), max(inside))
+
+
+def _range(panel: Panel, ends: tuple[float, float] | None) -> dict[str, Any]:
+    if ends is None:
+        return {}
+    logarithmic = panel.axis.get("type") == "log" and max(ends) > WIDE * min(ends)
+    bounds = min(*ends, *panel.references), max(*ends, *panel.references)
+    low, high = map(math.log10, bounds) if logarithmic else bounds
+    shown: dict[str, Any] = {"range": [low - ROOM * (high - low), high + ROOM * (high - low)]}
+    if panel.axis.get("type") == "log" and not logarithmic:  # what is left does not differ widely
+        shown |= {"type": "linear", "tickvals": None, "ticktext": None, "title": {"text": "perplexity"}}
+    return shown
+
+
+def _off(
+    go: Any, method: str, points: Sequence[tuple[float, Interval]], shift: float, ends: tuple[float, float]
+) -> Any:
+    """Marks at the edge, for values that the axis does not show."""
+    above = [v.estimate > ends[1] for _, v in points]
+    return go.Scatter(
+        x=[x + shift for x, _ in points], y=[ends[1] if up else ends[0] for up in above], mode="markers",
+        name=f"{html.escape(name(method))}, off the axis", meta=OFF, legendgroup=method, showlegend=False,
+        customdata=[x for x, _ in points], hovertemplate="%{text}<extra></extra>", cliponaxis=False,
+        text=[f"{_said(method, v)}, off the axis" for _, v in points],
+        marker={"color": style(method).colour, "size": 11, "line": {"width": 2, "color": style(method).colour},
+                "symbol": ["arrow-bar-up-open" if up else "arrow-bar-down-open" for up in above]},
+    )  # fmt: skip
+
+
+def _said(method: str, value: Interval) -> str:
+    return f"{html.escape(name(method))}: {value.estimate:.4g} ({value.low:.4g} to {value.high:.4g})"
 
 
 def heatmap(go: Any, z: Any, x: list[Any], y: list[Any], text: str, **options: Any) -> Any:

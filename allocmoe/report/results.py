@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
+from allocmoe.report.choices import Choice, choices
 from allocmoe.report.compare import Comparison, comparisons
 from allocmoe.report.groups import Group, groups
 from allocmoe.report.rows import QualityRow, SpeedRow, quality_rows, speed_rows
@@ -53,6 +55,11 @@ class Results:
     quality: list[Quality]
     speed: list[Speed]
     profiles: list[Group]
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """The plans to choose between, of each model."""
+        return choices(self.quality, self.speed, self.records)
 
     @property
     def groups(self) -> list[Group]:

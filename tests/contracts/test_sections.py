@@ -43,7 +43,7 @@ def failings(section: Section, found: Results, tests: Path = TESTS) -> Sequence[
     captions = [environment.from_string(section.caption).render(f=block.facts).strip() for block in blocks]
     path = tests / f"test_{section.key}_section.py"
     lacks = {
-        "draws nothing": not any(block.figure and len(block.figure.data) for block in blocks),
+        "draws nothing": not any((b.figure and len(b.figure.data)) or (b.table and b.table.rows) for b in blocks),
         "has no caption": not captions or not all(captions),
         "has no test": not path.exists() or "def test_" not in path.read_text("utf-8"),
         "has no heading": not section.heading,
@@ -69,10 +69,10 @@ def test_keys_are_distinct():
     assert len({section.key for section in SECTIONS}) == len(SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["", "Quality", "verdicts", "x" * 10_000])
+@pytest.mark.parametrize("name", ["", "Quality", "reading", "x" * 10_000])
 def test_an_unknown_section_raises_in_one_short_line(name: str):
     with pytest.raises(
-        AllocMoEError, match=r"unknown section .*: expected one of front, quality, distinct, speed, "
+        AllocMoEError, match=r"unknown section .*: expected one of front, plane, paper, verdicts, quality, "
     ) as raised:
         named(name)
     assert len(str(raised.value)) < 300

@@ -86,6 +86,18 @@ def test_json_and_summaries(call, files, tmp_path, monkeypatch):
     assert path.read_text() == before
 
 
+def test_a_comment_is_written_with_the_commits_before(call, files, tmp_path):
+    path, later = tmp_path / "comment.md", {**COMMIT, "hash": "e" * 40, "date": "2031-01-01T00:00:00+00:00"}
+    moved = [replace(r, environment={**r.environment, "commit": later}) for r in slower(measured(1), 1.1)]
+    head = write(tmp_path / "head.jsonl", moved)
+    code, _, err = call("gate", head, "--baseline", files["old"], "--comment", path, "--history", files["old"])
+    assert (code, err) == (1, "")
+    assert path.read_text().startswith("### allocmoe: regressed (")
+    assert "▁█" in path.read_text(), "two commits, and the later one is slower"
+    call("gate", head, "--baseline", files["old"], "--comment", path)
+    assert "▁" not in path.read_text()
+
+
 def test_margins_and_floors(call, files, tmp_path):
     wide = ("--margin", "decode=20", "--margin", "prefill=20")
     assert call("gate", files["slow"], "--baseline", files["old"], *wide)[0] == 0

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -177,7 +178,7 @@ def drawn(text: str, kind: str | None = None) -> list[dict]:
 def said(text: str, section: str) -> str:
     """The words of a section on one line, tags removed."""
     part = text.split(f'<section id="{section}">')[1].split("</section>")[0]
-    return " ".join(re.sub(r"<[^>]*>", " ", part).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", part)).split())
 
 
 def one(rows: list, method: str, budget: int) -> Any:

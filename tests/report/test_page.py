@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +15,17 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
 from allocmoe.records import Record
 from allocmoe.report import page
+from allocmoe.report.sections import SECTIONS
 from allocmoe.report.style import name
 from tests.report.made import ENVIRONMENT, Tags, drawn, embedded, plans, profile, quality, said, speed, unpacked
 
 pytestmark = pytest.mark.whole
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 
 def test_the_page_is_one_file_that_loads_nothing(text: str):
     tags = Tags(text)
     assert not [t for t, a in tags.tags if "src" in a or t in ("link", "iframe", "object", "embed", "base")]
-    assert all((a["href"] or "").startswith("#") for _, a in tags.tags if "href" in a)
+    assert not [a for _, a in tags.tags if "href" in a]
     assert "@import" not in text.split("</style>")[0]
     assert len(tags.ids) == len(set(tags.ids))
     assert not re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text.split("<body>")[0] + text.split("<script>")[1])
@@ -45,30 +42,8 @@ def test_the_same_records_make_the_same_page(text: str, records: list[Record]):
     assert page.render(records, "Alloc-MoE on mini-olmoe") == text
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-@pytest.mark.parametrize("able", [True, False])
-def test_a_browser_draws_every_figure_or_says_why_not(text: str, able: bool, tmp_path: Path):
-    path = tmp_path / "page.html"
-    lacking = "<script>delete window.DecompressionStream;</script></head>"
-    path.write_text(text if able else text.replace("</head>", lacking, 1), "utf-8")
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path}/user",
-    ]
-    command += ["--virtual-time-budget=20000", "--dump-dom", path.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    figures_drawn = re.findall(r'<div class="plot js-plotly-plot"', shown)
-    assert len(figures_drawn) == (len(embedded(text, "figures")) if able else 0)
-    (hidden,) = [a for t, a in Tags(shown).tags if a.get("id") == "old"]
-    assert ("hidden" in hidden) == able
-
-
 def test_sections_stand_in_order_and_records_are_embedded(text: str, records: list[Record]):
-    wanted = ["quality", "speed", "plane", "layers", "sensitivity", "spent", "verdicts", "records", "measured"]
+    wanted = ["plane", "paper", "verdicts", "quality", "speed", "layers", "sensitivity", "spent", "records", "measured"]
     assert [i for i in Tags(text).ids if i in wanted] == wanted
     places = [a for _, a in Tags(text).tags if "data-figure" in a]
     assert [int(a["data-figure"] or -1) for a in places] == list(range(len(embedded(text, "figures"))))
@@ -78,17 +53,20 @@ def test_sections_stand_in_order_and_records_are_embedded(text: str, records: li
 def test_a_method_has_one_colour_throughout(text: str):
     colours: dict[str, set[str]] = {}
     for trace in drawn(text):
-        if trace["type"] in ("scatter", "bar") and trace["name"] not in ("Pareto front", "the paper's"):
+        if trace["type"] in ("scatter", "bar") and not re.search("the paper's|off the axis", trace["name"]):
             colours.setdefault(trace["name"], set()).add(trace["marker"]["color"])
     assert set(colours) == {name(m) for m in METHODS}
     assert all(len(found) == 1 for found in colours.values())
     assert len(set.union(*colours.values())) == len(METHODS)
 
 
-@pytest.mark.parametrize(("make", "shown"), [(quality, "quality layers spent verdicts"), (speed, "speed layers")])
+@pytest.mark.parametrize(
+    ("make", "shown"), [(quality, "plane paper quality layers spent verdicts"), (speed, "speed layers")]
+)
 def test_a_page_of_one_kind_leaves_the_other_sections_out(make, shown: str):
     ids = Tags(page.render([make(*p) for p in plans("uniform", "alloc-moe")], "One kind")).ids
-    assert set(ids) & {"quality", "speed", "plane", "layers", "sensitivity", "spent", "verdicts"} == set(shown.split())
+    own = {"plane", "paper", "verdicts", "quality", "speed", "layers", "sensitivity", "spent"}
+    assert set(ids) & own == set(shown.split())
 
 
 def test_records_without_samples_are_drawn_without_bars():
@@ -118,9 +96,9 @@ def test_nothing_measured_is_no_report(tmp_path: Path):
 
 def test_only_the_wanted_sections_are_drawn_and_an_unknown_one_is_refused(records: list[Record], tmp_path: Path):
     ids = set(Tags(page.render(records, "Some", ["speed", "spent"])).ids)
-    assert ids & {"quality", "speed", "plane", "layers", "sensitivity", "spent"} == {"speed", "spent"}
+    assert ids & {section.key for section in SECTIONS} == {"speed", "spent"}
     with pytest.raises(
-        AllocMoEError, match="unknown section 'speeed': expected one of front, quality, distinct, speed, plane"
+        AllocMoEError, match="unknown section 'speeed': expected one of front, plane, paper, verdicts, quality"
     ):
         report.write(records, tmp_path / "page.html", "None", ["speeed"])
     assert not list(tmp_path.iterdir())
@@ -143,7 +121,6 @@ def test_a_page_says_whose_plans_were_timed(text: str):
     words = said(text, "measured")
     assert "olmoe-wide (random weights) · transformers was timed with the plans of mini-olmoe" in words
     assert "plans of mini-olmoe ( ffffffffffffffff ), transplanted layer by layer" in words
-    assert "with the plans of mini-olmoe: at 50%" in text
 
 
 def test_scores_between_right_and_wrong_are_drawn():

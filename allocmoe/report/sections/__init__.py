@@ -16,6 +16,7 @@ from allocmoe.report.sections import (
     layer_rules,
     layers,
     load,
+    paper,
     plane,
     quality,
     seeds,
@@ -24,14 +25,17 @@ from allocmoe.report.sections import (
     speedups,
     spent,
     token_rules,
+    verdicts,
 )
 
 SECTIONS = (
     front.SECTION,
+    plane.SECTION,
+    paper.SECTION,
+    verdicts.SECTION,
     quality.SECTION,
     distinct.SECTION,
     speed.SECTION,
-    plane.SECTION,
     layers.SECTION,
     sensitivity.SECTION,
     spent.SECTION,

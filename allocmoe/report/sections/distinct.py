@@ -89,9 +89,9 @@ def blocks(found: Results) -> Iterator[Block]:
                 "beyond": any(row.ratio.estimate > HIGHEST for _, row in rows),
                 "original": f"{whole[0]:.1f}" if whole else "more",
             }
-            yield Block(q.group.label, distinct(rows), {"what": "figure", **facts})
+            yield Block(q.group.label, distinct(rows), {"what": "figure", **facts}, q.group.model)
         if among := settings(q.group):
-            yield Block(f"At equal distinct experts: {q.group.label}", None, equal(among))
+            yield Block(f"At equal distinct experts: {q.group.label}", None, equal(among), q.group.model)
 
 
 def equal(among: Sequence[Setting]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def distinct(points: Sequence[Point]) -> Figure:
     if high > HIGHEST:
         axis["range"] = [min(low, 1) - 0.05 * (HIGHEST - low), HIGHEST]
     x = {"title": {"text": "distinct experts per layer and step"}}
-    return figures.panels([Panel("", series, [1.0], axis)], x, 520)
+    return figures.panels([Panel("", series, [1.0], axis)], x, 520, budgets=False)
 
 
 SECTION = Section("distinct", "Quality against distinct experts", blocks, CAPTION)

@@ -44,7 +44,9 @@ def blocks(found: Results) -> Iterator[Block]:
             unit = METRICS[document["metric"]].unit
             facts = {**document, "unit": f"{unit} of {METRICS[document['metric']].title}" if unit != "%" else "%"}
             facts |= {"timed": record.setup["timed"], "engine": record.setup["engine"]}
-            yield Block(f"{record.model}: {document['asked']}", front(told, document["ends"], unit), facts)
+            yield Block(
+                f"{record.model}: {document['asked']}", front(told, document["ends"], unit), facts, record.model
+            )
 
 
 def front(told: Mapping[str, Any], ends: Sequence[Mapping[str, Any]], unit: str) -> Figure:
@@ -91,4 +93,4 @@ def _window(told: Mapping[str, Any], ends: Sequence[Mapping[str, Any]]) -> dict[
     return {"range": [least - 0.05 * (top - least), top * 1.05]}
 
 
-SECTION = Section("front", "What the wish costs", blocks, CAPTION)
+SECTION = Section("front", "What the wish costs", blocks, CAPTION, folded=False)

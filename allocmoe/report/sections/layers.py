@@ -27,7 +27,7 @@ def blocks(found: Results) -> Iterator[Block]:
     for group in {(g.fingerprint, str(g.owner)): g for g in reversed(groups)}.values():
         planned = [r for r in group.records if r.details.get("layers") and r.method != ORIGINAL]
         if planned:
-            yield Block(group.model, layers(planned), {})
+            yield Block(group.model, layers(planned), {}, group.owner.get("model") or group.model)
 
 
 def layers(records: Sequence[Record]) -> Figure:

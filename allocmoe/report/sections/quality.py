@@ -37,11 +37,23 @@ def blocks(found: Results) -> Iterator[Block]:
     for q in found.quality:
         facts = {"windows": q.windows, "items": q.items}
         if any(math.isfinite(r.perplexity) for r in q.rows):
-            yield Block(f"Perplexity: {q.group.label}", perplexity(q.rows), facts | {"what": "perplexity"})
+            yield Block(
+                f"Perplexity: {q.group.label}", perplexity(q.rows), facts | {"what": "perplexity"}, q.group.model
+            )
         if any(math.isfinite(r.kl.estimate) for r in q.rows):
-            yield Block(f"Distance from the original: {q.group.label}", distance(q.rows), facts | {"what": "distance"})
+            yield Block(
+                f"Distance from the original: {q.group.label}",
+                distance(q.rows),
+                facts | {"what": "distance"},
+                q.group.model,
+            )
         if any(r.accuracy for r in q.rows):
-            yield Block(f"Accuracy: {q.group.label}", accuracies(q.rows, chance(q.group)), facts | {"what": "accuracy"})
+            yield Block(
+                f"Accuracy: {q.group.label}",
+                accuracies(q.rows, chance(q.group)),
+                facts | {"what": "accuracy"},
+                q.group.model,
+            )
 
 
 def perplexity(rows: Sequence[QualityRow]) -> Figure:

@@ -33,7 +33,7 @@ def blocks(found: Results) -> Iterator[Block]:
             distances = np.array(details["distances"], dtype=np.float64)
             tables["LExI's distance of outputs, D(l, k)"] = (distances, ".3~g")
         if tables:
-            yield Block(group.label, sensitivity(tables), {})
+            yield Block(group.label, sensitivity(tables), {}, group.model)
 
 
 def sensitivity(tables: Mapping[str, tuple[np.ndarray, str]]) -> Figure:

@@ -31,7 +31,9 @@ def blocks(found: Results) -> Iterator[Block]:
     for s in found.speed:
         rows = [r for r in s.rows if math.isfinite(r.decode.estimate) or math.isfinite(r.prefill.estimate)]
         if rows:
-            yield Block(s.group.label, speed(rows), {"rounds": s.rounds, "owner": s.group.owner.get("model", "")})
+            owner = s.group.owner.get("model", "")
+            facts = {"rounds": s.rounds, "owner": owner}
+            yield Block(s.group.label, speed(rows), facts, owner or s.group.model, s.group.label)
 
 
 def speed(rows: Sequence[SpeedRow]) -> Figure:

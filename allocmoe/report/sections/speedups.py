@@ -46,7 +46,8 @@ def blocks(found: Results) -> Iterator[Block]:
             ]
             theirs = {phase: f"{value:.2f}{TIMES}" for phase, value in paper.SPEEDUPS.items()}
             here = f"{s.group.model}, {s.group.machine.get('gpu') or s.group.machine.get('processor', 'not recorded')}"
-            yield Block(f"Speedups: {s.group.label}", figure(rows), {"rows": cells, "here": here, **theirs})
+            facts = {"rows": cells, "here": here, **theirs}
+            yield Block(f"Speedups: {s.group.label}", figure(rows), facts, s.group.owner.get("model") or s.group.model)
 
 
 def figure(rows: Sequence[SpeedRow]) -> Figure:

@@ -29,7 +29,7 @@ def blocks(found: Results) -> Iterator[Block]:
         if known:
             most = max(known, key=lambda r: abs(r.spent / r.budget - 1))
             facts = {"method": most.method, "budget": most.budget, "off": f"{most.spent / most.budget - 1:+.1%}"}
-            yield Block(q.group.label, spent(known), facts)
+            yield Block(q.group.label, spent(known), facts, q.group.model)
 
 
 def spent(rows: Sequence[QualityRow]) -> Figure:
@@ -51,7 +51,7 @@ def spent(rows: Sequence[QualityRow]) -> Figure:
     order = [str(b) for b in sorted({r.budget for r in rows})]
     fig.update_xaxes(type="category", categoryarray=order, title={"text": "budget requested"})
     fig.update_yaxes(tickformat="+.1%", title={"text": "spent over budget"}, zeroline=True, range=[-most, most])
-    return figures.finish(fig, 400)
+    return figures.finish(fig.update_layout(meta={"budgets": True}), 400)
 
 
 SECTION = Section("spent", "Spent against requested", blocks, CAPTION)

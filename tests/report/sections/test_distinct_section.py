@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from allocmoe.report import reading
 from allocmoe.report.page import templates
 from allocmoe.report.results import results
 from allocmoe.report.sections import distinct
@@ -59,16 +58,6 @@ def test_who_loses_more_than_half_leaves_at_the_top():
     assert (
         max(trace.y[-1] for trace in block.figure.data if trace.name == "uniform") < 1.5 < max(block.figure.data[1].y)
     )
-
-
-def test_the_reading_says_who_is_ahead_at_equal_experts():
-    more = [decoded("alloc-moe-refill", b, d) for b, d in ((32, 30.0), (16, 20.0))]
-    found = results([*RECORDS, decoded("alloc-moe", 24, 24.0), *more])
-    last = reading.quality(found.quality[0])[-1]
-    assert last.startswith(
-        "At the 25.0 distinct experts per layer and step that uniform touches there, Alloc-MoE + refill"
-    )
-    assert "better than" in last or "worse than" in last
 
 
 def test_windows_in_one_pass_are_not_shown_here():
