@@ -31,6 +31,7 @@ from allocmoe.engines.vllm.turns import Turns
 from allocmoe.measure import shapes
 from allocmoe.measure.planning import plans_for
 from allocmoe.measure.protocol import Protocol, prompts, setup
+from allocmoe.methods import METHODS as KNOWN
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.stats import Interval, log_ratio
@@ -246,7 +247,7 @@ def main(
             name = named(plan)
             if name != base and plan.budget == half and plan.method != IDENTITY:
                 intervals[f"{phase}/routing/{plan.method}"] = share(found, name, base)
-                if phase == "decode":
+                if phase == "decode" and not KNOWN[plan.method].small_passes:  # else with pairs that uniform never has
                     uniform = [named(p) for p in plans if p.method == BASELINE]
                     intervals[f"{phase}/equal/{plan.method}"] = at_equal_counts(found, uniform, name)
     record = Record(
