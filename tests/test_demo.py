@@ -13,7 +13,7 @@ from allocmoe import records
 from allocmoe.demo import Size, demo
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.evaluate import quality
+from allocmoe.evaluate.quality import Measurer
 from allocmoe.measure import shapes
 from allocmoe.measure.protocol import Protocol
 from allocmoe.methods import METHODS, allocate, for_windows
@@ -58,16 +58,16 @@ def counted() -> list[Plan]:
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, counted: list[Plan]) -> tuple[Path, list[Record]]:
     """Folder of a demo that Ctrl-C ended in the fourth plan, and the records it had by then."""
-    out, measure = tmp_path_factory.mktemp("demo"), quality._measure
+    out, join = tmp_path_factory.mktemp("demo"), Measurer.join
 
-    def stopping(engine: Any, plan: Plan, *args: Any) -> Record:
+    def stopping(measurer: Measurer, plan: Plan, parts: Any) -> Record:
         if len(counted) == 3:
             raise KeyboardInterrupt
         counted.append(plan)
-        return measure(engine, plan, *args)
+        return join(measurer, plan, parts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "_measure", stopping)
+        patch.setattr(Measurer, "join", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(out)
     return out, records.load(out / "records.jsonl")
@@ -76,19 +76,19 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, counted: list[Plan]) -
 @pytest.fixture(scope="module")
 def resumed(interrupted: tuple[Path, list[Record]], counted: list[Plan]) -> tuple[Path, dict[str, Any]]:
     """The same folder after the same command again, and what that returned."""
-    out, measure, save = interrupted[0], quality._measure, Sensitivity.save
+    out, join, save = interrupted[0], Measurer.join, Sensitivity.save
 
     def saving(profile: Sensitivity, path: Path) -> None:
         assert path.parent != out, "the profile was whole"
         save(profile, path)
 
-    def counting(engine: Any, plan: Plan, *args: Any) -> Record:
-        if len(args[0].ids) == TINY.windows:  # else it is a candidate's for the wish
+    def counting(measurer: Measurer, plan: Plan, parts: Any) -> Record:
+        if len(measurer.text.ids) == TINY.windows:  # else it is a candidate's for the wish
             counted.append(plan)
-        return measure(engine, plan, *args)
+        return join(measurer, plan, parts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "_measure", counting)
+        patch.setattr(Measurer, "join", counting)
         patch.setattr(Sensitivity, "save", saving)
         return out, run(out)
 
@@ -179,7 +179,7 @@ def test_it_ends_with_a_plan_for_a_wish(resumed: tuple[Path, dict[str, Any]]) ->
 def test_a_demo_run_again_adds_nothing(resumed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     out, first = resumed
     before = (out / "records.jsonl").read_bytes()
-    monkeypatch.setattr(quality, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Measurer, "measure", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(module.speed, "session", lambda *_: pytest.fail("timed again"))
     assert run(out) == first
     assert (out / "records.jsonl").read_bytes() == before

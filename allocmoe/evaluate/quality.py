@@ -21,9 +21,9 @@ from allocmoe.data.text import Windows
 from allocmoe.engines import PASSES, Engine
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.perplexity import Reference, perplexity
+from allocmoe.evaluate.tasks import table
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.evaluate.tasks.table import EMBEDDED
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec
@@ -209,4 +209,4 @@ def fill(measurer: Any, plans: Sequence[Plan], out: Path, *, progress: bool = Tr
 
 
 def _named(unit: Sequence[str]) -> str:
-    return "embedded" if unit[0] in EMBEDDED else unit[0]
+    return "embedded" if unit[0] in table.EMBEDDED else unit[0]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from allocmoe import metrics
 from allocmoe.gate import show
 from allocmoe.gate.verdict import PASS, REGRESSED, UNMEASURED, Gate, Row
-from allocmoe.history import Series
+
+if TYPE_CHECKING:
+    from allocmoe.history import Series
 
 COMMITS = 12
 """So many of the last ones are drawn."""

@@ -17,7 +17,7 @@ from calls import LEAST, MODEL, MOST, SPEC, TINY, Result, assert_refused, call, 
 from calls import made as made
 
 from allocmoe import records
-from allocmoe.evaluate import quality
+from allocmoe.evaluate.quality import Measurer
 from allocmoe.plan import Plan
 from allocmoe.profile.algorithm1 import Walk
 
@@ -93,16 +93,16 @@ def test_an_interrupted_profile_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_interrupted_eval_measures_what_is_missing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = quality._measure
+    measure = Measurer.measure
     seen: list[str] = []
 
-    def counting(engine: Any, plan: Plan, *args: Any) -> Any:
+    def counting(measurer: Measurer, plan: Plan, part: str) -> Any:
         if len(seen) == stop:
             raise KeyboardInterrupt
         seen.append(plan.digest)
-        return measure(engine, plan, *args)
+        return measure(measurer, plan, part)
 
-    monkeypatch.setattr(quality, "_measure", counting)
+    monkeypatch.setattr(Measurer, "measure", counting)
     plans = [tmp_path / f"{budget}.json" for budget in SPEC.budgets()[:3]]
     for plan in plans:
         good("allocate", MODEL, "--method", "uniform", "--budget", plan.stem, "--out", plan)

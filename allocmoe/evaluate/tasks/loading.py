@@ -83,11 +83,10 @@ def reason(error: Exception) -> str:
     said = (str(error).splitlines() or [""])[0][:200]
     if "Gated" in type(error).__name__ or "gated" in said or "401" in said or "403" in said:
         return f"its owners gate it ({said}); ask them on its page, then log in with `hf auth login`"
-    if (
-        isinstance(error, OSError | ConnectionError)
-        or "Connection" in type(error).__name__
-        or "offline" in said.lower()
-    ):
+    far = isinstance(error, ConnectionError) or any(
+        w in said.lower() for w in ("connect", "reach", "network", "offline")
+    )
+    if far and not isinstance(error, FileNotFoundError):
         return f"the hub cannot be reached ({said}); give a data root, see `allocmoe data --help`"
     if type(error).__name__ in ("UndefinedError", "KeyError"):
         return f"its rows are not as its definition expects ({said}); are they of lm-eval's version?"
