@@ -123,12 +123,17 @@ class Turns:
         done: Callable[[], Any],
     ) -> None:  # fmt: skip
         length = tokens.shape[1] - prompt + 1
-        for plans in designed(len(self.plans), length, seed).tolist():
-            with self.requests(tokens[:, :prompt], length):
-                for i, plan in enumerate(plans):
-                    self.to(plan)
-                    step(min(i, 1), plan)
-            done()
+        before = [router.rule for router in self.routers]
+        try:
+            for plans in designed(len(self.plans), length, seed).tolist():
+                with self.requests(tokens[:, :prompt], length):
+                    for i, plan in enumerate(plans):
+                        self.to(plan)
+                        step(min(i, 1), plan)
+                done()
+        finally:  # what was in force stays in force
+            for router, rule in zip(self.routers, before, strict=True):
+                router.rule = rule
 
     @contextmanager
     def requests(self, prompts: Tensor, length: int) -> Any:

@@ -137,7 +137,10 @@ def test_in_turns_every_plan_has_every_step_once(served: tuple[Any, Any], hf: HF
     tokens = torch.randint(1000, (3, 5 + 7), generator=torch.Generator().manual_seed(2))
     with engine.using(plans[2]):
         turns, done = engine.turns(plans, 3, 15), []
+        in_force = [router.rule for router in turns.routers]
         found = turns.timed(tokens, 5, 0, lambda: done.append(1))
+        assert all(router.rule is rule for router, rule in zip(turns.routers, in_force, strict=True))
+        assert in_force[0] is not None
         assert len(done) == len(found) == 3
         assert all(first > 0 and rest > 0 for first, rest in found)
         steps: list[tuple[int, int]] = []
