@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from allocmoe.tune.wish import Wish
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. `windows` of 256 tokens for calibration and for perplexity, `items` per task;
-    quality at all four budgets, speed at half of the original's activations only; then about so many `minutes` for a
+    """How much is measured. `windows` of 256 tokens for calibration and for perplexity, `items` per task; quality of
+    `methods` at all four budgets, speed at half of the original's activations only; then about so many `minutes` for a
     plan that fulfils WISH."""
 
     calibration: int
@@ -35,9 +36,15 @@ class Size:
     items: int
     protocol: speed.Protocol
     minutes: float = 3
+    methods: tuple[str, ...] = tuple(for_windows())
 
 
-QUICK = Size(calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=16, warmups=1, runs=4))
+PAPER = ("original", "uniform", "ascending", "descending", "lexi", "alloc-l", "dynamic-moe", "naee", "alloc-t",
+         "alloc-moe")  # fmt: skip
+"""The methods of the paper's tables."""
+QUICK = Size(
+    calibration=32, windows=32, items=80, protocol=speed.Protocol(decode=16, warmups=1, runs=4), methods=PAPER
+)  # fmt: skip
 FULL = Size(calibration=64, windows=128, items=500, protocol=speed.Protocol(), minutes=30)
 WISH = Wish(speedup=1.2)
 TRIED = ("alloc-moe-refill", "oea", "alloc-moe", "uniform")
@@ -58,12 +65,12 @@ def demo(
     engine = HFEngine.load(mini.resolve(model))
     path = out / "records.jsonl"
     calibration = windows(engine.tokenizer, "mini-train", size.calibration, WINDOW)
-    wanted = needs(for_windows())
+    wanted = needs(size.methods)
     sensitivity = kept(
         engine, calibration, BATCH, out / "profile.json", quantities=wanted, seed=seed, progress=progress
     )  # fmt: skip
     budgets = engine.spec.budgets()
-    plans = sweep(engine, sensitivity, for_windows(), budgets, seed=seed)
+    plans = sweep(engine, sensitivity, size.methods, budgets, seed=seed)
     for plan in plans:
         plan.save(out / "plans" / f"{plan.method}-{plan.budget}.json")
     if not any(r.about == "profile" and r.fingerprint == engine.fingerprint for r in records.resume(path)):
@@ -73,7 +80,7 @@ def demo(
         engine, plans, held_out, path,
         text_batch=BATCH, suite=TaskSuite(engine), items=size.items, seed=seed, progress=progress,
     )  # fmt: skip
-    timed, timed_plans = _timed(engine, plans, shape or shape_of(model), seed)
+    timed, timed_plans = _timed(engine, plans, shape or shape_of(model), size.methods, seed)
     if progress:
         half = timed.spec.original_budget // 2
         tqdm.write(f"speed of {timed.name}: every method at {half} activations, others not", file=sys.stderr)
@@ -91,7 +98,9 @@ def demo(
     return {**report.summary(found), "tune": wish, "page": str(page), "records": str(path)}
 
 
-def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) -> tuple[HFEngine, list[Plan]]:
+def _timed(
+    engine: HFEngine, plans: list[Plan], shape: str | None, methods: Sequence[str], seed: int
+) -> tuple[HFEngine, list[Plan]]:
     """What is timed, under which plans: the original's and all at half of its activations.
 
     The model's own plans wherever that can be, so that a speed belongs to a quality: on the model itself (no
@@ -99,7 +108,7 @@ def _timed(engine: HFEngine, plans: list[Plan], shape: str | None, seed: int) ->
     """
     timed = shapes.build(shape, seed=seed) if shape else engine
     if shape and shape not in WIDE:
-        known = speed.random_profile(timed, for_windows(), seed)
-        return timed, sweep(timed, known, for_windows(), [timed.spec.original_budget // 2], seed=seed)
+        known = speed.random_profile(timed, methods, seed)
+        return timed, sweep(timed, known, methods, [timed.spec.original_budget // 2], seed=seed)
     chosen = [p for p in plans if p.budget in (engine.spec.original_budget, engine.spec.original_budget // 2)]
     return timed, [transplanted(p, timed, engine.name) for p in chosen] if shape else chosen

@@ -38,12 +38,13 @@ def demo(
     shape: Annotated[
         str | None, typer.Option(help="Shape whose speed is measured, see bench. Default: the model's own -wide one.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="The paper's protocol and all items: hours.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every method, the paper's protocol, all items: hours.")] = False,
     items: Annotated[int | None, typer.Option(min=1, help="Items per task, instead of the size's own.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Profile, allocate every method at the four budgets, evaluate, time, find a plan for a wish, and write the page.
+    """Profile, allocate the paper's methods at the four budgets, evaluate, time, find a plan for a wish, and write the
+    page. With --full every method.
 
     Interrupted, it goes on where it was. Example: [bold]allocmoe demo --out out/demo[/bold]
     """

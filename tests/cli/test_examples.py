@@ -57,8 +57,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_example_runs(verb: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if verb == "demo":  # as typed, but minutes shorter; its own test is elsewhere
         small = Protocol(batch=1, prompt=4, decode=2, warmups=0, runs=2)
-        monkeypatch.setattr(pipeline, "QUICK", pipeline.Size(calibration=1, windows=2, items=2, protocol=small))
-        monkeypatch.setattr(pipeline, "for_windows", lambda: ["original", "uniform", "alloc-moe"])
+        monkeypatch.setattr(
+            pipeline, "QUICK", pipeline.Size(1, 2, 2, small, methods=("original", "uniform", "alloc-moe"))
+        )
     if verb in ("demo", "tune"):  # as typed, but of less, and in this process
         monkeypatch.setattr(size, "SIZES", {0: size.Size(1, (8, 8, 8), SHORT, SHORT, rounds=1)})
         monkeypatch.setattr(tuning, "WINDOW", 16)
