@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from allocmoe.allocation import LayerRule, Request, layer_rule
+from allocmoe.allocation import Request
 from allocmoe.allocation.check import UnreachableError, whole_budget
+from allocmoe.allocation.method import Method
 from allocmoe.allocation.rule import option_of
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.plan import Plan
-from allocmoe.routing import TokenRule, token_rule
+from allocmoe.routing import weighing
 from allocmoe.spec import MoESpec
 
 if TYPE_CHECKING:
     from allocmoe.profile.sensitivity import Sensitivity
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row.
-
-    Attributes:
-        layer_rule, token_rule: names of the rule that gives k_l and of the one that keeps experts under it.
-        about: what it is.
-        label: how figures and prose call it; empty for its name.
-        caveat: a sentence that a reader of its figures must know.
-        small_passes: it differs from its base only in passes of few tokens, so evaluation over whole windows does not
-            tell the two apart.
-        options: of its rules, where they differ from the rules' own defaults.
-    """
-
-    layer_rule: str
-    token_rule: str
-    about: str
-    label: str = ""
-    caveat: str = ""
-    small_passes: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def rules(self) -> tuple[LayerRule, TokenRule]:
-        return layer_rule(self.layer_rule), token_rule(self.token_rule)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Quantities that a profile must have."""
-        return tuple(dict.fromkeys(name for rule in self.rules for name in rule.needs))
-
-    @property
-    def needs_profile(self) -> bool:
-        return bool(self.needs)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Its options with their defaults."""
-        return {name: value for rule in self.rules for name, value in rule.options.items()} | dict(self.options)
 
 
 BATCHED = (
@@ -80,6 +40,7 @@ EXPERTS = (
     "batch of the size that it was profiled for, whatever pairs its base then has; results depend on what else is in "
     "the batch."
 )
+CONTRIBUTIONS = {"scores": "contribution", "rescale": "layer"}
 METHODS = {
     "original": Method("full", "top_k", "the model as it is: top-K everywhere"),
     "uniform": Method("uniform", "top_k", "the same budget in every layer"),
@@ -114,6 +75,14 @@ METHODS = {
         "alloc_l", "threshold", "Alloc-L, and Alloc-T by a threshold a layer: no token depends on another",
         "Alloc-MoE causal",
         caveat=EXPECTED,
+    ),
+    "alloc-c": Method(
+        "one_pass", "alloc_t", "Alloc-C: layers by one pass, experts by what they contribute", "Alloc-C",
+        caveat=BATCHED, options=CONTRIBUTIONS,
+    ),
+    "alloc-c-causal": Method(
+        "one_pass", "threshold", "Alloc-C by a threshold a layer: no token depends on another", "Alloc-C causal",
+        caveat=EXPECTED, options=CONTRIBUTIONS,
     ),
     "adapmoe": Method(
         "adapmoe", "adapmoe", "AdapMoE: drop tails that cost little by the layer's Fisher term, one threshold",
@@ -156,6 +125,10 @@ METHODS = {
     "alloc-moe-refill": Method(
         "alloc_l", "alloc_t_refill", "Alloc-MoE opens experts, tokens use the best of them", "Alloc-MoE + refill",
         caveat=REFILLED, small_passes=True,
+    ),
+    "alloc-c-refill": Method(
+        "one_pass", "alloc_t_refill", "Alloc-C opens experts, tokens use the best of them", "Alloc-C + refill",
+        caveat=REFILLED, small_passes=True, options={"scores": "contribution"},
     ),
     "alloc-d": Method(
         "distinct", "refill", "Alloc-D: distinct experts, profiled under refill, allocated exactly across layers",
@@ -220,8 +193,9 @@ def allocate(
             f"no method has the option {shown(', '.join(unknown))}: expected {', '.join(all_options())}"
         )
     chosen = {o: option_of(options.get(o, default), default, o) for o, default in row.defaults.items()}
+    weighing.check(chosen, row.token_rule)
     origin: dict[str, Any] = {}
-    if row.needs_profile:
+    if row.needs_with(chosen):
         if sensitivity is None:
             raise AllocMoEError(f"{name} needs a profile of the model: make one with `allocmoe profile`")
         if (sensitivity.spec, sensitivity.fingerprint) != (spec, fingerprint):
@@ -246,6 +220,8 @@ def allocate(
         parameters={**within.calibrate(replace(request, amount=whole), found.layers), **found.parameters},
         reference=reference,
         origin=origin | {o: value for o, value in chosen.items() if o in across.options} | dict(found.origin),
+        norms=weighing.norms(request),  # type: ignore[arg-type]
+        scale=weighing.scale(request, row.token_rule, found.layers),  # type: ignore[arg-type]
     )
 
 

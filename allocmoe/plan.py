@@ -10,11 +10,13 @@ from typing import Any
 
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.routing import TokenRule, token_rule
+from allocmoe.routing import Parameter, TokenRule, token_rule
 from allocmoe.spec import MoESpec
 
 VERSION = 2
 REFERENCES = ("original", "survivors")
+TOP = "top-"
+"""Before a number: a reference that is the mass of so many candidates."""
 PLAIN = {"k_base": 1, "thresholds": []}
 """What version 1 wrote where a rule had no such number: digests are made as it made them."""
 
@@ -32,8 +34,12 @@ class Plan:
         fingerprint: of the model it was made for.
         family, experts: of that model, for people.
         parameters: the rule's own numbers by name: a number, one per layer, or a list per layer.
-        reference: after dropping, weights keep the original K's denominator ("original") or are
-            scaled to the original K's mass over the survivors ("survivors").
+        reference: after dropping, weights keep the original K's denominator ("original"), or are scaled to the
+            original K's mass: over the survivors ("survivors"), or over the k2 heaviest candidates where these weigh
+            more ("top-6" for k2 = 6).
+        norms: [L][N], mean norms of all experts' outputs: candidates are ordered, and chosen, by weight times norm.
+            Empty: by weight.
+        scale: [L], what is left of a layer's weights is multiplied with it. Empty: with 1.
         origin: how it was made (normalisation, seed, digest of the sensitivity).
     """
 
@@ -48,10 +54,14 @@ class Plan:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reference: str = "original"
     origin: dict[str, Any] = field(default_factory=dict)
+    norms: tuple[tuple[float, ...], ...] = ()
+    scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         # tuples inside, so that a plan from a file equals the one that was written to it
         object.__setattr__(self, "parameters", {name: _frozen(value) for name, value in self.parameters.items()})
+        for name in ("norms", "scale"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
         self._check()
 
     @property
@@ -72,8 +82,10 @@ class Plan:
         return documents.digest({**values, **first, **({"parameters": own} if own else {})})
 
     def numbers(self, layer: int) -> dict[str, Any]:
-        """What the token rule goes by in one layer: "k", and its parameters."""
-        return self.rule.numbers(self.layers[layer], self.parameters, layer)
+        """What the layer goes by: "k", the token rule's parameters, and "norms" and "scale" if there are any."""
+        own = self.rule.numbers(self.layers[layer], self.parameters, layer)
+        more = {"norms": self.norms, "scale": self.scale}
+        return own | {name: value[layer] for name, value in more.items() if value}
 
     def described(self) -> dict[str, Any]:
         """What records and reports say of it: all of it, with what a record has of its own."""
@@ -84,6 +96,7 @@ class Plan:
             "token_rule": self.token_rule,
             "parameters": dict(self.parameters),
             "reference": self.reference,
+            **self._weighing(),
             "family": self.family,
             "experts": self.experts,
             "original_budget": original,
@@ -93,8 +106,10 @@ class Plan:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        values = asdict(self) | {"exact_budget": self.exact_budget}
+        values = asdict(self) | {"exact_budget": self.exact_budget} | self._weighing()
         values["layers"] = list(self.layers)
+        for name in {"norms", "scale"} - set(self._weighing()):
+            del values[name]
         return {"kind": "allocmoe.plan", "version": VERSION, **values}
 
     @classmethod
@@ -132,10 +147,14 @@ class Plan:
                     "make a plan for this model with `allocmoe allocate`"
                 )
 
+    def _weighing(self) -> dict[str, Any]:
+        """`norms` and `scale`, where there are any."""
+        known = {"norms": [list(row) for row in self.norms], "scale": list(self.scale)}
+        return {name: value for name, value in known.items() if value}
+
     def _check(self) -> None:
         rule = self.rule
-        if self.reference not in REFERENCES:
-            raise AllocMoEError(f"unknown reference {shown(self.reference)}: expected one of {', '.join(REFERENCES)}")
+        check_reference(self.reference, self.top_k)
         for name in ("budget", "top_k", "experts"):
             if not isinstance(getattr(self, name), int):
                 raise AllocMoEError(f"the plan's {name} must be a whole number, got {shown(getattr(self, name))}")
@@ -147,6 +166,30 @@ class Plan:
         if rule.bounded and self.exact_budget > self.budget + 1e-6:
             raise AllocMoEError(f"the plan's layers add up to {self.exact_budget:g}, over its budget of {self.budget}")
         rule.check(self.parameters, len(self.layers), self.top_k, self.experts)
+        for name, about, per in (("norms", NORMS, self.norms), ("scale", SCALE, self.scale)):
+            if per:
+                about.check(self.token_rule, name, per, len(self.layers), self.experts)
+        if self.norms and not rule.by_scores:
+            raise AllocMoEError(f"{self.token_rule} does not choose by contributions: leave out the plan's norms")
+
+
+NORMS = Parameter("mean norm of an expert's output", per="expert", least=0.0)
+SCALE = Parameter("factor of a layer's weights", least=0.0)
+
+
+def heaviest(reference: str) -> int:
+    """k2 of a reference other than "original"; 0 of the survivors' own mass."""
+    return int(reference.removeprefix(TOP)) if reference.startswith(TOP) else 0
+
+
+def check_reference(reference: str, top_k: int) -> None:
+    """AllocMoEError for a reference that no plan of a model with this K can have."""
+    number = reference.removeprefix(TOP)
+    ranked = number != reference and number.isdecimal() and 1 <= int(number) <= top_k
+    if reference not in REFERENCES and not ranked:
+        raise AllocMoEError(
+            f"unknown reference {shown(reference)}: expected {', '.join(REFERENCES)}, or {TOP}1 to {TOP}{top_k}"
+        )
 
 
 def _frozen(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ PAPER = {
 PROFILED = {name for name, row in METHODS.items() if row.needs}
 PRUNING = {name for name, row in METHODS.items() if row.token_rule == "prune"}  # a budget of whole experts
 DISTINCT = {name for name, row in METHODS.items() if row.layer_rule == "distinct"}  # a budget of distinct experts
-FRACTIONS = {name for name, row in METHODS.items() if row.layer_rule in ("mean", "adapmoe", "xmoe")} | PRUNING
+FRACTIONS = {
+    name for name, row in METHODS.items() if row.layer_rule in ("mean", "adapmoe", "xmoe", "one_pass")
+} | PRUNING
 
 
 def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
@@ -63,7 +66,11 @@ def profile(spec: MoESpec, seed: int = 0) -> Sensitivity:
             "pairs": [(8.0 * np.maximum(k0, most)).tolist()] * spec.layers, "batch": 8, "passes": 16,
         },
     }  # fmt: skip
-    drawn = {name: rng.random(q.shapes(spec)).tolist() for name, q in QUANTITIES.items() if name not in special}
+
+    def numbers(wanted: Any) -> Any:
+        return {n: numbers(s) for n, s in wanted.items()} if isinstance(wanted, dict) else rng.random(wanted).tolist()
+
+    drawn = {name: numbers(q.shapes(spec)) for name, q in QUANTITIES.items() if name not in special}
     return Sensitivity(spec, FINGERPRINT, special | drawn, calibration={"text": "random"})
 
 
@@ -164,6 +171,30 @@ def test_options_reach_the_plan() -> None:
     assert (plan.parameters["k_base"], plan.reference) == (2, "survivors")
 
 
+def test_contributions_and_factors_are_those_of_the_profile() -> None:
+    """Norms as they are; factors of the rule and the order, on a line between the halves of k."""
+    known = PROFILES["olmoe"]
+    plain = make("alloc-moe", "olmoe", 80)
+    assert plain.norms == plain.scale == ()
+    for method, rule in (("alloc-l", "top_k"), ("alloc-t", "alloc_t"), ("alloc-t-causal", "alloc_t")):
+        for order in ("weight", "contribution"):
+            plan = make(method, "olmoe", 75, scores=order, rescale="layer")
+            assert plan.digest != make(method, "olmoe", 75).digest
+            assert plan.layers == make(method, "olmoe", 75).layers
+            np.testing.assert_allclose(plan.norms or 0, known.quantity("norms") if order == "contribution" else 0, 1e-4)
+            table = np.array(known.quantity("rescale")[f"{rule} by {order}"])
+            steps = 1 if rule == "top_k" else 2
+            for layer, (k, factor) in enumerate(zip(plan.layers, plan.scale, strict=True)):
+                place = (k - 1) * steps
+                low, part = math.floor(place), place - math.floor(place)
+                line = table[low, layer] * (1 - part) + table[min(low + 1, len(table) - 1), layer] * part
+                assert factor == pytest.approx(line, rel=1e-4)
+    by_score = make("alloc-t-causal", "olmoe", 64).parameters["threshold"]
+    by_worth = make("alloc-t-causal", "olmoe", 64, scores="contribution").parameters["threshold"]
+    assert by_score == tuple(known.quantity("score_threshold")[6])
+    assert by_worth == tuple(known.quantity("contribution_threshold")[6])
+
+
 def test_refill_and_cap_carry_their_numbers() -> None:
     """K' is K and small passes have 64 tokens unless said otherwise; the cap is what uniform top-k would touch."""
     assert make("oea", "olmoe", 64).parameters == {"pairs": 8, "refill_tokens": 64}
@@ -212,6 +243,12 @@ def test_a_missing_or_foreign_profile_is_refused(method: str) -> None:
         ("oea", 80, {"refill_tokens": -1}, "refill_tokens must not be negative"),
         ("oea", 80, {"refill_tokens": 1.5}, "refill_tokens must be a whole number"),
         ("xshare", 80, {"batch": 0}, "batch must be at least 1"),
+        ("alloc-t", 80, {"scores": "norm"}, "unknown scores 'norm': expected weight or contribution"),
+        ("alloc-t", 80, {"rescale": "channel"}, "unknown rescale 'channel': expected none or layer"),
+        ("naee", 80, {"rescale": "layer"}, "rescale is not known for naee"),
+        ("naee", 80, {"scores": "contribution"}, "naee does not choose by contributions"),
+        ("alloc-t", 80, {"reference": "top-9"}, "unknown reference 'top-9'"),
+        ("alloc-t", 80, {"reference": "top-"}, "unknown reference 'top-'"),
     ],
 )
 def test_an_impossible_request_is_refused(method: str, budget: float, options: dict[str, Any], says: str) -> None:

@@ -11,6 +11,7 @@ from allocmoe.allocation import (
     joint,
     lexi,
     mean,
+    one_pass,
     reap,
     seer,
     uniform,
@@ -23,7 +24,7 @@ RULES = {
     rule.name: rule
     for rule in (
         full.RULE, mean.RULE, uniform.RULE, ascending.RULE, descending.RULE, lexi.RULE, alloc_l.RULE,
-        joint.along("adapmoe"), joint.along("xmoe"), yang.RULE, seer.RULE, reap.RULE, distinct.RULE,
+        joint.along("adapmoe"), joint.along("xmoe"), yang.RULE, seer.RULE, reap.RULE, distinct.RULE, one_pass.RULE,
     )
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ An analysis measures and writes records; a section of the report of the same nam
 
 from __future__ import annotations
 
-from allocmoe.analyses import ablation, batch, calibration, entropy, k_base, layer_rules, load, token_rules
+from allocmoe.analyses import ablation, batch, calibration, entropy, k_base, layer_rules, load, neighbours, token_rules
 from allocmoe.analyses.analysis import Analysis, Setting
 from allocmoe.errors import AllocMoEError, shown
 
@@ -13,7 +13,7 @@ ANALYSES = {
     a.name: a
     for a in (
         load.ANALYSIS, entropy.ANALYSIS, ablation.ANALYSIS, k_base.ANALYSIS, calibration.ANALYSIS,
-        layer_rules.ANALYSIS, token_rules.ANALYSIS, batch.ANALYSIS,
+        layer_rules.ANALYSIS, token_rules.ANALYSIS, batch.ANALYSIS, neighbours.ANALYSIS,
     )
 }  # fmt: skip
 

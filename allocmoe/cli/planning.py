@@ -145,7 +145,9 @@ def allocate(
     option: Annotated[
         list[str] | None, typer.Option("--set", help="Another option of the method, NAME=VALUE; repeat.")
     ] = None,
-    reference: Annotated[str, typer.Option(help="Denominator after dropping: original or survivors.")] = "original",
+    reference: Annotated[
+        str, typer.Option(help="Denominator after dropping: original, survivors, or top-6 for the six heaviest.")
+    ] = "original",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from allocmoe import stats
 from allocmoe.records import Record
 from allocmoe.report.groups import Group
-from allocmoe.report.rows import attempt, perplexity_ratio, point
+from allocmoe.report.rows import attempt, kl_difference, perplexity_ratio, point
 from allocmoe.stats import UNKNOWN, Interval
 
 ALPHA = 0.05
@@ -17,13 +17,20 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """`method` against `other` at a budget. A verdict: "better", "worse", "~" (nothing shown), "" (not compared)."""
+    """`method` against `other` at a budget. A verdict: "better", "worse", "~" (nothing shown), "" (not compared).
+
+    Attributes:
+        ratio: of the perplexities.
+        difference: of the mean accuracies; `p` of its exact test, `p_holm` adjusted.
+        kl: difference of the KL divergences from the unchanged model, nats; UNKNOWN where a record has none.
+    """
 
     method: str
     other: str
     budget: int
     ratio: Interval = UNKNOWN
     difference: Interval = UNKNOWN
+    kl: Interval = UNKNOWN
     p: float = math.nan
     p_holm: float = math.nan
     notes: list[str] = field(default_factory=list)
@@ -33,11 +40,16 @@ class Comparison:
         """The same, seen from the other method."""
         ratio = Interval(*(1 / v for v in (self.ratio.estimate, self.ratio.high, self.ratio.low)))
         difference = Interval(-self.difference.estimate, -self.difference.high, -self.difference.low)
-        return replace(self, method=self.other, other=self.method, ratio=ratio, difference=difference)
+        kl = Interval(-self.kl.estimate, -self.kl.high, -self.kl.low)
+        return replace(self, method=self.other, other=self.method, ratio=ratio, difference=difference, kl=kl)
 
     @property
     def perplexity(self) -> str:
         return _verdict(self.ratio, self.ratio.excludes(1), self.ratio.estimate < 1)
+
+    @property
+    def divergence(self) -> str:
+        return _verdict(self.kl, self.kl.excludes(0), self.kl.estimate < 0)
 
     @property
     def accuracy(self) -> str:
@@ -99,7 +111,7 @@ def _compare(a: Record, b: Record) -> Comparison:
     difference, other_note = attempt(stats.group_difference, ours, theirs, named) if ours or theirs else (UNKNOWN, "")
     p = stats.group_test(ours, theirs, named) if math.isfinite(difference.estimate) else math.nan
     notes = [n for n in (note, other_note) if n]
-    return Comparison(point(a)[0], point(b)[0], point(a)[1], ratio, difference, p, notes=notes)
+    return Comparison(point(a)[0], point(b)[0], point(a)[1], ratio, difference, kl_difference(a, b), p, notes=notes)
 
 
 def _verdict(value: Interval, shown: bool, good: bool) -> str:

@@ -101,6 +101,15 @@ def perplexity_ratio(a: Record, b: Record) -> tuple[Interval, str]:
     return attempt(stats.perplexity_ratio, *losses, a.samples.get("window_tokens", []))
 
 
+def kl_difference(a: Record, b: Record) -> Interval:
+    """KL divergence of a from the unchanged model less that of b, nats a token, paired by window; else UNKNOWN."""
+    ours, theirs = (r.samples.get("kl", []) for r in (a, b))
+    tokens = a.samples.get("window_tokens", [])
+    if not len(ours) == len(theirs) == len(tokens) or tokens != b.samples.get("window_tokens"):
+        return UNKNOWN
+    return attempt(stats.mean, [x - y for x, y in zip(ours, theirs, strict=True)], tokens)[0]
+
+
 def attempt(compute: Callable[..., Interval], *arguments: Any) -> tuple[Interval, str]:
     """An interval, or UNKNOWN and why the samples do not give one."""
     try:

@@ -59,7 +59,7 @@ def alloc_t(scores: Tensor, budget: float | Tensor, k_base: int | Tensor = 1, va
 
 
 def _select(candidates: Candidates, numbers: Numbers) -> Selection:
-    return kept(candidates, alloc_t(candidates.weights.float(), numbers["k"], numbers["k_base"], candidates.valid))
+    return kept(candidates, alloc_t(candidates.scores, numbers["k"], numbers["k_base"], candidates.valid))
 
 
 def _calibrate(request: Request, _layers: Sequence[float]) -> dict[str, Any]:
@@ -75,4 +75,5 @@ RULE = TokenRule(
     options={"k_base": 1},
     whole=False,
     many=True,
+    by_scores=True,
 )

@@ -93,6 +93,9 @@ def best_within(
 def refilled(base: TokenRule, candidates: Candidates, numbers: Numbers) -> Selection:
     """The base's pairs, and each token's best within S, every expert that the base keeps for a real token of the pass.
 
+    Where the base chooses by contributions, refill goes on by selection scores: what is computed anyway is best used as
+    the model itself would.
+
     Own base pairs always stay, also above `pairs`. Padding opens no expert. A single token's S is its own base, so
     refill then changes nothing. In a pass of more than `refill_tokens` real tokens the base runs alone.
 
@@ -127,6 +130,7 @@ def over(base: TokenRule, name: str) -> TokenRule:
         whole=base.whole,
         logits=True,
         many=True,
+        by_scores=base.by_scores,
         bounded=False,
     )
 

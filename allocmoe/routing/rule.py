@@ -33,6 +33,7 @@ class Candidates:
         valid: bool [T], False for padding; None if there is none.
         logits: [T, N] of the router, for rules with `logits`; else None.
         scoring: how the model makes scores and combine weights of them.
+        worth: [T, K], what candidates are ordered and chosen by, highest first, if not by their weights.
     """
 
     weights: Tensor
@@ -40,6 +41,12 @@ class Candidates:
     valid: Tensor | None = None
     logits: Tensor | None = None
     scoring: Scoring = PLAIN
+    worth: Tensor | None = None
+
+    @property
+    def scores(self) -> Tensor:
+        """What candidates are chosen by, in float32."""
+        return (self.weights if self.worth is None else self.worth).float()
 
 
 class Selection(NamedTuple):
@@ -134,7 +141,7 @@ class TokenRule:
         parameters: what a plan of this rule carries, by name.
         calibrate: of (request, k_l [L]), the parameters of a plan.
         objection: of one layer's parameters, K and N: what is wrong with numbers that are numbers, else "".
-        needs: quantities of the profile that `calibrate` reads.
+        needs: quantities of the profile that `calibrate` reads; `instead`: others, where scores are contributions.
         options: numbers that a user may set, with their defaults; `calibrate` finds them in the request.
         whole: k_l must be whole numbers.
         prefix: what a token keeps are its first candidates, so that kernels may cut the row off.
@@ -144,6 +151,7 @@ class TokenRule:
         untouched: with k = K the candidates stay as the router gave them.
         alone: each token is decided by itself, so that it does not matter which others share its pass.
         many: `select` takes candidates of several passes at once, [passes, T, K], and decides in each by itself.
+        by_scores: it chooses by `Candidates.scores`, so that they may be contributions, see `Plan.norms`.
         absolute: it compares combine weights with fixed numbers, so they must not be scaled afterwards.
         bounded: a plan's budget counts activations, so its layers add up to no more. Where a rule keeps others than
             k_l anyway, the budget may stand for something else, distinct experts say.
@@ -156,6 +164,7 @@ class TokenRule:
     calibrate: Callable[[Request, Sequence[float]], dict[str, Any]] = nothing
     objection: Callable[[Mapping[str, Any], int, int], str] = anything
     needs: tuple[str, ...] = ()
+    instead: tuple[str, ...] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     whole: bool = True
     prefix: bool = True
@@ -165,6 +174,7 @@ class TokenRule:
     untouched: bool = False
     alone: bool = False
     many: bool = False
+    by_scores: bool = False
     absolute: bool = False
     bounded: bool = True
 
@@ -179,6 +189,11 @@ class TokenRule:
             own = {name: p.of_layer(parameters[name], layer) for name, p in self.parameters.items()}
             if wrong := self.objection(own, top_k, experts):
                 raise AllocMoEError(f"layer {layer} of the plan: {wrong}")
+
+    def needs_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Quantities of the profile that `calibrate` reads under these options."""
+        other = self.instead if options.get("scores") == "contribution" else None
+        return self.needs if other is None else other
 
     def check_scoring(self, scoring: str) -> None:
         """AllocMoEError for a rule that is not known for a router that scores so, see `MoESpec.scoring`."""

@@ -56,12 +56,13 @@ def steps(top_k: int) -> list[float]:
 
 
 def _select(candidates: Candidates, numbers: Numbers) -> Selection:
-    return kept(candidates, at_least(candidates.weights.float(), numbers["threshold"], numbers["k_base"]))
+    return kept(candidates, at_least(candidates.scores, numbers["threshold"], numbers["k_base"]))
 
 
 def _calibrate(request: Request, layers: Sequence[float]) -> dict[str, Any]:
     """Between two steps thresholds lie on a line; below the first only each token's first expert is kept."""
-    table = np.array(request.quantity("score_threshold"))
+    (name,) = RULE.needs_of(request.options)
+    table = np.array(request.quantity(name))
     known = steps(request.spec.top_k)
     found = [float(np.interp(k, known[1:], table[1:, layer])) if k > 1 else 3e38 for layer, k in enumerate(layers)]
     return {"threshold": found, "k_base": BASE}
@@ -77,7 +78,9 @@ RULE = TokenRule(
     },
     calibrate=_calibrate,
     needs=("score_threshold",),
+    instead=("contribution_threshold",),
     whole=False,
     absolute=True,
     alone=True,
+    by_scores=True,
 )

@@ -37,4 +37,12 @@ def _select(candidates: Candidates, numbers: Numbers) -> Selection:
     return kept(candidates, top_k(candidates.weights, k))
 
 
-RULE = TokenRule("top_k", _select, keep_all=lambda top_k, experts: {}, ragged=False, untouched=True, alone=True)
+RULE = TokenRule(
+    "top_k",
+    _select,
+    keep_all=lambda top_k, experts: {},
+    ragged=False,
+    untouched=True,
+    alone=True,
+    by_scores=True,
+)

@@ -24,7 +24,7 @@ from allocmoe.records.step import StepCost
 from allocmoe.stats import Interval
 from allocmoe.tune.wish import Wish, loss
 
-TRIED = ("alloc-d", "alloc-moe-refill", "alloc-l-refill", "oea", "alloc-moe", "alloc-l", "uniform")
+TRIED = ("alloc-c-refill", "alloc-moe-refill", "alloc-d", "alloc-c", "oea", "alloc-moe", "alloc-l", "uniform")
 """Methods in the order in which they are tried: where time runs short, the last are left out."""
 PAIRS = "decode_pairs"
 """The quantity by which Alloc-D can choose K' too."""

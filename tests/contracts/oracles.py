@@ -19,6 +19,7 @@ LAYER_ORACLES = {
     "seer": "tests/allocation/test_seer.py",
     "reap": "tests/allocation/test_seer.py",
     "distinct": "tests/allocation/test_cost.py",
+    "one_pass": "tests/allocation/test_one_pass.py",
 }
 QUANTITY_ORACLES = {
     "perplexity": "tests/profile/test_algorithm1.py",
@@ -33,6 +34,10 @@ QUANTITY_ORACLES = {
     "decode": "tests/profile/test_decode.py",
     "decode_pairs": "tests/profile/test_decode.py",
     "score_threshold": "tests/profile/test_algorithm1.py",
+    "contribution_threshold": "tests/profile/test_algorithm1.py",
+    "norms": "tests/profile/test_expert_scores.py",
+    "rescale": "tests/profile/test_steps.py",
+    "curvature": "tests/profile/test_steps.py",
 }
 ANALYSIS_ORACLES = {
     "load": "tests/analyses/test_load.py",
@@ -43,4 +48,5 @@ ANALYSIS_ORACLES = {
     "layer_rules": "tests/analyses/test_compared.py",
     "token_rules": "tests/analyses/test_compared.py",
     "batch": "tests/analyses/test_batch.py",
+    "neighbours": "tests/analyses/test_neighbours.py",
 }

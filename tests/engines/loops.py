@@ -153,19 +153,31 @@ def kept_by_hand(
 ) -> Kept:
     """What one layer of a plan keeps: for every row {expert id: combine weight}, nothing for padding."""
     tokens = [t for t in range(len(ids)) if real is None or bool(real[t])]
-    rows = {t: ordered(weights[t], ids[t]) for t in tokens}
-    chosen = ORACLES[plan.token_rule](rows, plan.numbers(layer), logits)
+    numbers = plan.numbers(layer)
+    rows = {t: ordered(weights[t], ids[t], numbers.get("norms")) for t in tokens}
+    chosen = ORACLES[plan.token_rule](rows, numbers, logits)
     found: Kept = [{} for _ in ids]
     for t in tokens:
-        mass, left = math.fsum(w for w, _ in rows[t]), math.fsum(w for w, _ in chosen[t])
-        scale = mass / left if plan.reference == "survivors" and left > 0 else 1.0
-        found[t] = {expert: w * scale for w, expert in chosen[t]}
+        own = dict(zip(ids[t].tolist(), weights[t].double().tolist(), strict=True))
+        kept = {expert: own.get(expert, w) if "norms" in numbers else w for w, expert in chosen[t]}
+        scale = made_up(list(own.values()), list(kept.values()), plan.reference) * numbers.get("scale", 1.0)
+        found[t] = {expert: w * scale for expert, w in kept.items()}
     return found
 
 
-def ordered(weights: Tensor, ids: Tensor) -> list[tuple[float, int]]:
-    """A token's candidates, heaviest first, ties as the router had them."""
-    pairs = zip(weights.double().tolist(), ids.tolist(), strict=True)
+def made_up(whole: list[float], kept: list[float], reference: str) -> float:
+    """What the kept weights are multiplied with, so that they carry the mass that the reference says."""
+    if reference == "original" or not math.fsum(kept) > 0:
+        return 1.0
+    heaviest = sorted(whole, reverse=True)[: int(reference.removeprefix("top-"))] if "top" in reference else []
+    return math.fsum(whole) / max(math.fsum(kept), math.fsum(heaviest))
+
+
+def ordered(weights: Tensor, ids: Tensor, norms: Any = None) -> list[tuple[float, int]]:
+    """A token's candidates with what they are chosen by, the best first, ties as the router had them."""
+    pairs = [
+        (w * (norms[e] if norms else 1.0), e) for w, e in zip(weights.double().tolist(), ids.tolist(), strict=True)
+    ]
     return sorted(pairs, key=lambda pair: -pair[0])
 
 
@@ -248,8 +260,14 @@ def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None 
         rule,
         layers=(draw(whole if RULES[rule].whole else fraction),),
         parameters={name: draw(values(RULES[rule].parameters[name])) for name in PARAMETERS.get(rule, {})},
-        reference=reference or draw(st.sampled_from(["original", "survivors"])),
+        reference=reference or draw(st.sampled_from(["original", "survivors", "top-1", "top-3"])),
+        norms=draw(st.just(()) | st.tuples(NORMS)) if RULES[rule].by_scores else (),
+        scale=draw(st.sampled_from([(), (0.75,), (1.5,)])),
     )
+
+
+NORMS = st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0, 3.0]), min_size=EXPERTS, max_size=EXPERTS).map(tuple)
+"""Of the experts of a layer: products with weights of `candidates` are exact."""
 
 
 def masks(rows: int) -> st.SearchStrategy[Tensor | None]:

@@ -39,7 +39,7 @@ def test_every_rule_is_its_definition(given: tuple[Tensor, Tensor], plan: Plan, 
 
 @settings(deadline=None, max_examples=100)
 @given(candidates(), plans(), st.data())
-def test_what_a_token_keeps_comes_first_and_heaviest(
+def test_what_a_token_keeps_comes_first_and_the_best_of_it_first(
     given: tuple[Tensor, Tensor], plan: Plan, data: st.DataObject
 ) -> None:
     """Kernels count on it for a single token."""
@@ -47,7 +47,8 @@ def test_what_a_token_keeps_comes_first_and_heaviest(
     keep = ids >= 0
     assert (keep.int().diff(dim=1) <= 0).all()
     if ids.shape[1] < TOP or not keep.all():
-        assert (weights.diff(dim=1) <= 0).all()
+        worth = weights * torch.tensor(plan.norms[0])[ids.long()] if plan.norms else weights
+        assert (worth.diff(dim=1) <= 1e-6).all()
 
 
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
@@ -56,7 +57,7 @@ def test_on_routed_scores(token_rule: str) -> None:
     generator = torch.Generator().manual_seed(1)
     weights, ids = (torch.randn(200, EXPERTS, generator=generator) * 2).softmax(-1).topk(TOP, sorted=False)
     real = torch.rand(200, generator=generator) < 0.8
-    for reference in ("original", "survivors"):
+    for reference in ("original", "survivors", "top-3"):
         for limit in (0.1, 0.3, 0.7):
             own = RULES[token_rule].parameters
             limits = {"threshold": limit if own["threshold"].per == "plan" else (limit,)} if "threshold" in own else {}
@@ -100,6 +101,24 @@ def test_all_k_are_left_as_the_router_gave_them() -> None:
             assert answer[1] is ids
 
 
+def test_an_expert_with_a_large_output_is_kept_before_a_heavier_one() -> None:
+    """By weight times norm; the weights themselves stay what they were."""
+    weights, ids = torch.tensor([[0.5, 0.25, 0.125, 0.0625]]), torch.tensor([[3, 1, 4, 0]])
+    norms = [1.0] * EXPERTS
+    norms[4], norms[0] = 8.0, 2.0
+    for token_rule in ("top_k", "alloc_t"):
+        made = plan(token_rule, layers=(2.0,), norms=(tuple(norms),), scale=(1.5,))
+        assert kept(*PlannedLayer.of(made, 0)(weights, ids, None), EXPERTS) == [{4: 0.1875, 3: 0.75}]
+
+
+def test_weights_divide_by_the_heaviest_k2() -> None:
+    """0.9375 in all, 0.75 the heaviest two: those that keep more than two divide by what they keep."""
+    weights, ids = torch.tensor([[0.5, 0.25, 0.125, 0.0625]]), torch.tensor([[3, 1, 4, 0]])
+    for k, mass in ((1.0, 0.75), (2.0, 0.75), (3.0, 0.875)):
+        found = PlannedLayer.of(plan("top_k", layers=(k,), reference="top-2"), 0)(weights, ids, None)[0]
+        assert found[0, 0] == pytest.approx(0.5 * 0.9375 / mass)
+
+
 def test_ties_stay_in_the_routers_order() -> None:
     weights = torch.tensor([[0.25, 0.5, 0.25, 0.25], [0.25, 0.25, 0.5, 0.5]], dtype=torch.bfloat16)
     ids = torch.tensor([[7, 2, 9, 1], [5, 4, 8, 3]])
@@ -120,7 +139,8 @@ def test_survivors_carry_the_original_mass(given: tuple[Tensor, Tensor], plan: P
     answer = PlannedLayer.of(plan, 0, -1)(weights, ids, real)
     for t, row in enumerate(kept(*answer, -1)):
         if any(row.values()):
-            assert sum(row.values()) == pytest.approx(float(weights[t].double().sum()), rel=1e-5)
+            whole = float(weights[t].double().sum()) * (plan.scale[0] if plan.scale else 1.0)
+            assert sum(row.values()) == pytest.approx(whole, rel=1e-5)
 
 
 def with_padding(junk: float, made: Plan) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -131,7 +151,7 @@ def with_padding(junk: float, made: Plan) -> tuple[tuple[Tensor, Tensor], tuple[
     return rule(weights, ids, real), rule(weights[real], ids[real], None)
 
 
-@pytest.mark.parametrize("reference", ["original", "survivors"])
+@pytest.mark.parametrize("reference", ["original", "survivors", "top-2"])
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
 @pytest.mark.parametrize("junk", [0.0, 1e30, -1.0, math.inf, math.nan])
 def test_padding_keeps_nothing_and_takes_nothing(token_rule: str, reference: str, junk: float) -> None:
@@ -140,7 +160,7 @@ def test_padding_keeps_nothing_and_takes_nothing(token_rule: str, reference: str
     assert_same(kept(weights[::2], ids[::2], -1), kept(*alone, -1))
 
 
-@pytest.mark.parametrize("reference", ["original", "survivors"])
+@pytest.mark.parametrize("reference", ["original", "survivors", "top-2"])
 @pytest.mark.parametrize("token_rule", TOKEN_RULES)
 def test_padding_weighs_nothing(token_rule: str, reference: str) -> None:
     """Also where nobody wrote the row: 0 is no factor that makes an infinity or a NaN 0."""

@@ -133,20 +133,23 @@ def test_lexi_distances_against_the_blocks_own_outputs(engine: HFEngine) -> None
     assert (found[:, -1] == 0).all()
 
 
-def test_score_thresholds_spend_any_budget_in_the_whole_model(engine: HFEngine) -> None:
+@pytest.mark.parametrize("name", ["score_threshold", "contribution_threshold"])
+def test_score_thresholds_spend_any_budget_in_the_whole_model(engine: HFEngine, name: str) -> None:
     from dataclasses import replace
 
     from allocmoe import methods
     from allocmoe.routing.threshold import RULE, steps
 
     text = Windows(torch.randint(1, 96, (40, 25), generator=torch.Generator().manual_seed(4)), "random")
-    table, _ = QUANTITIES["score_threshold"].measure(Setting(engine, text, 8))
     spec = engine.spec
+    norms = torch.rand(spec.layers, spec.experts, generator=torch.Generator().manual_seed(2)).tolist()
+    table, _ = QUANTITIES[name].measure(Setting(engine, text, 8, known={"norms": norms}))
     for k, row in zip(steps(spec.top_k), table, strict=True):
         base = methods.allocate("uniform", spec, engine.fingerprint, spec.layers)
         plan = replace(
             base, method="alloc-t-causal", token_rule=RULE.name, layers=(k,) * spec.layers,
             budget=math.ceil(k * spec.layers), parameters={"threshold": row, "k_base": 1},
+            norms=norms if name == "contribution_threshold" else (),
         )  # fmt: skip
         with engine.using(plan), engine.count() as spent:
             engine.backbone(text.ids)

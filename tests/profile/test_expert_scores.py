@@ -1,4 +1,4 @@
-"""Soft counts and saliency against loops over tokens and experts in float64."""
+"""Soft counts, saliency and norms against loops over tokens and experts in float64."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ ENGINES = {family: lambda family=family: tiny(family) for family in ("olmoe", "q
 ENGINES |= {"qwen3_moe": normalised}
 
 
-def by_hand(engine: HFEngine) -> tuple[np.ndarray, np.ndarray]:
-    """Both, from what goes into every router: one window at a time, one token at a time, one expert at a time."""
+def by_hand(engine: HFEngine) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All three, from what goes into every router: one window at a time, one token at a time, one expert at a time."""
     layers, experts, top = engine.spec.layers, engine.spec.experts, engine.spec.top_k
-    counts, saliencies, routed = (np.zeros((layers, experts)) for _ in range(3))
+    counts, saliencies, norms, routed = (np.zeros((layers, experts)) for _ in range(4))
     inputs: list[list[torch.Tensor]] = [[] for _ in range(layers)]
     hooks = [
         router.register_forward_hook(lambda _m, args, _o, mine=mine: mine.append(args[0].reshape(-1, 32)))
@@ -66,25 +66,31 @@ def by_hand(engine: HFEngine) -> tuple[np.ndarray, np.ndarray]:
                     gate, up = (module.gate_up_proj[e] @ x).chunk(2)
                     norm = float((module.down_proj[e] @ (F.silu(gate) * up)).norm())
                     saliencies[layer, e] += scores[e] / mass * norm
+                    norms[layer, e] += norm
                     routed[layer, e] += 1
-    return counts, np.divide(saliencies, routed, out=np.zeros_like(saliencies), where=routed > 0)
+    means = np.repeat(norms.sum(1, keepdims=True) / routed.sum(1, keepdims=True), experts, axis=1)
+    return (
+        counts,
+        np.divide(saliencies, routed, out=np.zeros_like(saliencies), where=routed > 0),
+        np.divide(norms, routed, out=means, where=routed > 0),  # an expert that nobody chose is like the others
+    )
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_both_are_their_definitions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_their_definitions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ENGINES[name]()
-    counts, saliencies = by_hand(engine)
+    counts, saliencies, norms = by_hand(engine)
     for rows, batch in ((1024, 5), (7, 2)):
         monkeypatch.setattr(saliency, "ROWS", rows)
         setting = Setting(engine, TEXT, batch, progress=False)
-        for quantity, wanted in (("soft_counts", counts), ("saliency", saliencies)):
+        for quantity, wanted in (("soft_counts", counts), ("saliency", saliencies), ("norms", norms)):
             found, facts = QUANTITIES[quantity].measure(setting)
             np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-9)
             QUANTITIES[quantity].check(found, engine.spec)
             assert facts == {"windows": 5}
 
 
-@pytest.mark.parametrize("name", ["soft_counts", "saliency"])
+@pytest.mark.parametrize("name", ["soft_counts", "saliency", "norms"])
 def test_a_plan_in_force_is_put_aside_and_back(name: str) -> None:
     engine = tiny("olmoe")
     alone, _ = QUANTITIES[name].measure(Setting(engine, TEXT, 3, progress=False))
@@ -102,7 +108,7 @@ def test_soft_counts_add_up_to_the_tokens() -> None:
     np.testing.assert_allclose(np.sum(found, axis=1), TEXT.ids.numel(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["soft_counts", "saliency"])
+@pytest.mark.parametrize("name", ["soft_counts", "saliency", "norms"])
 def test_a_router_that_gives_no_logits_first_is_refused(name: str) -> None:
     config = GraniteMoeConfig(
         vocab_size=96, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,

@@ -136,6 +136,20 @@ def batches() -> list[Record]:
     return found
 
 
+def strangers() -> list[Record]:
+    """Under Alloc-T neighbours of flat routing move an answer most; with a threshold nothing does."""
+    return [
+        made(
+            "analysis", method, 78, plan=method, **MODEL,
+            setup={**SETUP, "analysis": {"name": "neighbours", "beside": kind, "victims": 2}},
+            metrics={"kl": kl, "kl_most": 10 * kl, "flips": kl}, samples={"kl": [kl] * 2, "window_tokens": [255] * 2},
+            details={"original_budget": WHOLE},
+        )
+        for method, flat, peaked in (("alloc-t", 0.02, 0.01), ("alloc-moe-causal", 0.0, 0.0))
+        for kind, kl in (("flat", flat), ("peaked", peaked))
+    ]  # fmt: skip
+
+
 def seeds() -> list[Record]:
     """`methods` as another seed of the model has it, where the first of them leads."""
     found = []
@@ -152,4 +166,4 @@ def seeds() -> list[Record]:
 
 def analysed() -> list[Record]:
     """All of them."""
-    return [*methods(), *k_base(), *calibration(), *loads(), *kept(), *batches(), *seeds()]
+    return [*methods(), *k_base(), *calibration(), *loads(), *kept(), *batches(), *strangers(), *seeds()]

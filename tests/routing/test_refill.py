@@ -21,6 +21,7 @@ from allocmoe.routing.scores import Scoring
 from tests.engines.loops import (
     EXPERTS,
     LOGIT_RULES,
+    NORMS,
     ORACLES,
     TOP,
     Scores,
@@ -67,6 +68,8 @@ def clear(logits: Tensor, real: Tensor | None, made: Plan) -> bool:
 def test_they_are_their_definition(given: tuple[Tensor, Tensor, Tensor], made: Plan, data: st.DataObject) -> None:
     logits, weights, ids = given
     real = data.draw(masks(len(ids)))
+    if made.rule.by_scores and data.draw(st.booleans()):
+        made = replace(made, norms=(data.draw(NORMS),))
     if made.token_rule == "cap":  # sums over tokens: no ties but within a single token
         logits = logits + torch.arange(logits.numel()).view_as(logits) ** 0.5 / 100 if len(logits) > 1 else logits
         weights, ids = logits.softmax(-1).topk(TOP, sorted=False)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.profile.quantities import (
     adapmoe,
+    contribution_threshold,
+    curvature,
     decode,
     decode_pairs,
     distances,
     fisher,
     naee,
+    norms,
     perplexity,
+    rescale,
     saliency,
     score_threshold,
     soft_counts,
@@ -24,7 +28,8 @@ QUANTITIES = {
     for q in (
         perplexity.QUANTITY, distances.QUANTITY, top_p.QUANTITY, naee.QUANTITY, fisher.QUANTITY, adapmoe.QUANTITY,
         xmoe.QUANTITY, soft_counts.QUANTITY, saliency.QUANTITY, decode.QUANTITY,
-        decode_pairs.QUANTITY, score_threshold.QUANTITY,
+        decode_pairs.QUANTITY, score_threshold.QUANTITY, norms.QUANTITY, rescale.QUANTITY,
+        contribution_threshold.QUANTITY, curvature.QUANTITY,
     )
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOKENS = 4096
 """Of calibration text."""
+Labels = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def fisher(engine: HFEngine, text: Windows, batch: int, progress: bool = False) -> list[float]:
@@ -25,15 +26,34 @@ def fisher(engine: HFEngine, text: Windows, batch: int, progress: bool = False) 
     scale. The mean is over positions that predict a token, and channels. Weights get no gradient; memory follows the
     batch, and of logits one piece at a time.
     """
+    sums, count = [0.0] * engine.spec.layers, 0
+    for ids, found, _ in gradients(engine, text, batch, "fisher", lambda _logits, targets: targets, progress):
+        for layer, gradient in enumerate(found):
+            sums[layer] += float(gradient[:, :-1].double().square().sum())
+        count += ids[:, 1:].numel() * found[0].shape[-1]
+    return [total / count for total in sums]
+
+
+def gradients(
+    engine: HFEngine, text: Windows, batch: int, name: str, labels: Labels, progress: bool = False
+) -> Iterator[tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]]:
+    """Of every batch of windows [B, T], with the model as it is: the ids, the gradient [B, T, H] of the summed NLL at
+    each MoE block's output, and what each block has read, [B, T, H].
+
+    Args:
+        labels: of logits [n, V] and the text's next tokens [n], what the NLL is of, [n].
+    """
     import torch
     from tqdm import tqdm
 
     from allocmoe.profile.algorithm1 import block_of
 
     probes: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
 
     def probed(layer: int) -> Any:
-        def hook(_module: Any, _args: Any, output: Any) -> Any:
+        def hook(_module: Any, args: Any, output: Any) -> Any:
+            read[layer] = args[0].detach()
             first, *rest = output if isinstance(output, tuple) else (output,)
             probes[layer] = torch.zeros_like(first, requires_grad=True)
             moved = first + probes[layer]
@@ -42,25 +62,22 @@ def fisher(engine: HFEngine, text: Windows, batch: int, progress: bool = False) 
         return hook
 
     layers = range(engine.spec.layers)
-    sums, count = [0.0] * len(layers), 0
     with engine.using(None), _frozen(engine.model), torch.inference_mode(False), torch.enable_grad():
         hooks = [block_of(engine, layer).register_forward_hook(probed(layer)) for layer in layers]
         try:
-            for ids in tqdm(text.batches(batch), desc="fisher", unit="batch", delay=2, disable=not progress):
-                hidden = engine.backbone(ids)
-                slope = _at_the_end(engine.model.get_output_embeddings(), hidden.detach(), ids.to(hidden.device))
+            for ids in tqdm(text.batches(batch), desc=name, unit="batch", delay=2, disable=not progress):
+                hidden, head = engine.backbone(ids), engine.model.get_output_embeddings()
+                slope = _at_the_end(head, hidden.detach(), ids.to(hidden.device), labels)
                 found = torch.autograd.grad(hidden, [probes[layer] for layer in layers], slope)
-                for layer, gradient in enumerate(found):
-                    sums[layer] += float(gradient.view(*ids.shape, -1)[:, :-1].double().square().sum())
-                count += ids[:, 1:].numel() * hidden.shape[-1]
+                shape = (*ids.shape, -1)
+                yield ids, [g.view(shape) for g in found], [read[layer].view(shape) for layer in layers]
         finally:
             for hook in hooks:
                 hook.remove()
-    return [total / count for total in sums]
 
 
-def _at_the_end(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
-    """Gradient [B, T, H] of the summed NLL of windows [B, T] with respect to the last hidden states, in pieces."""
+def _at_the_end(head: Any, hidden: Tensor, ids: Tensor, labels: Labels) -> Tensor:
+    """Gradient [B, T, H] of the summed NLL of `labels` with respect to the last hidden states, in pieces."""
     import torch
 
     from allocmoe.engines.head import HEAD_BYTES
@@ -72,7 +89,8 @@ def _at_the_end(head: Any, hidden: Tensor, ids: Tensor) -> Tensor:
         leaf = state.detach().requires_grad_()
         logits = head(leaf)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        loss = torch.nn.functional.cross_entropy(logits.to(wide), target, reduction="sum")
+        wanted = labels(logits.detach(), target)
+        loss = torch.nn.functional.cross_entropy(logits.to(wide), wanted, reduction="sum")
         pieces += torch.autograd.grad(loss, leaf)
     slope = torch.cat(pieces).view(len(ids), -1, hidden.shape[-1])
     return torch.cat([slope, torch.zeros_like(slope[:, :1])], 1)

@@ -16,7 +16,13 @@ ROWS = 1024
 
 
 def saliency(setting: Setting) -> np.ndarray:
-    """w is the model's own combine weight among its K; an expert that no token is routed to has 0: float64 [L, N].
+    """w is the model's own combine weight among its K; an expert that no token is routed to has 0: float64 [L, N]."""
+    sums, counts = summed(setting, "saliency", weighted=True)
+    return sums / np.maximum(counts, 1)
+
+
+def summed(setting: Setting, name: str, *, weighted: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The norms of all outputs of each expert, or weight times norm, summed; and of how many tokens: float64 [L, N].
 
     Raises AllocMoEError for a family whose routers do not give weights and ids as others do.
     """
@@ -38,12 +44,12 @@ def saliency(setting: Setting) -> np.ndarray:
                 rows = x.repeat_interleave(e.shape[1], 0)
                 outputs = blocks[layer].experts(rows, experts, torch.ones_like(w).reshape(-1, 1))
                 norms = torch.linalg.vector_norm(outputs, dim=-1, dtype=torch.float64)
-                sums[layer].index_add_(0, experts[:, 0], w.flatten().double() * norms)
+                sums[layer].index_add_(0, experts[:, 0], w.flatten().double() * norms if weighted else norms)
                 counts[layer] += experts[:, 0].bincount(minlength=spec.experts)
 
         return hook
 
-    batches = tqdm(setting.text.batches(setting.batch), desc="saliency", disable=not setting.progress)
+    batches = tqdm(setting.text.batches(setting.batch), desc=name, disable=not setting.progress)
     with torch.inference_mode(), engine.using(None):
         hooks = [router.register_forward_hook(adding(layer)) for layer, router in enumerate(engine.routers)]
         try:
@@ -52,7 +58,7 @@ def saliency(setting: Setting) -> np.ndarray:
         finally:
             for hook in hooks:
                 hook.remove()
-    return (sums / counts.clamp(min=1)).cpu().numpy()
+    return sums.cpu().numpy(), counts.cpu().numpy()
 
 
 def _measure(setting: Setting) -> tuple[Any, dict[str, Any]]:

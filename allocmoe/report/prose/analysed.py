@@ -18,6 +18,7 @@ from allocmoe.report.results import Quality, Results
 from allocmoe.report.sections import batch as batch_section
 from allocmoe.report.sections import entropy as entropy_section
 from allocmoe.report.sections import load as load_section
+from allocmoe.report.sections import neighbours as neighbours_section
 from allocmoe.report.studied import Study, compared, named, tabled
 from allocmoe.report.style import name
 from allocmoe.report.words import DASH
@@ -91,6 +92,15 @@ def mixed(sources: Sources, file: str) -> str:
     return table(["model", "plan", "perplexity, lowest and highest", "a window's loss moves by", "at most"], rows)
 
 
+def strangers(sources: Sources, file: str) -> str:
+    """How far neighbours that are chosen for it move a request's predictions, of every plan."""
+    rows = []
+    for block in neighbours_section.blocks(_results(sources, file)):
+        model = block.title.split(": ", 1)[1].split(" ")[0]
+        rows += [[model, name(row["method"]), row["beside"], *row["cells"]] for row in block.facts["rows"]]
+    return table(["model", "plan", "beside", "mean KL, nats", "largest", "most likely token changes"], rows)
+
+
 def analysed(
     sources: Sources, file: str, analysis: str, model: str, method: str, budget: str, metric: str, form: str
 ) -> str:
@@ -115,5 +125,11 @@ def _without_dashes(rows: list[list[str]]) -> list[list[str]]:
     return [["-" if cell == DASH else cell for cell in row] for row in rows]
 
 
-ANALYSED: dict[str, Callable[..., Any]] = {"study": study, "load": load, "kept": kept, "mixed": mixed}
+ANALYSED: dict[str, Callable[..., Any]] = {
+    "study": study,
+    "load": load,
+    "kept": kept,
+    "mixed": mixed,
+    "strangers": strangers,
+}
 VALUES: dict[str, Callable[..., str]] = {"analysed": analysed}

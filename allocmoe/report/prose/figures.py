@@ -18,6 +18,7 @@ from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
 
+METRICS = ("perplexity", "divergence", "accuracy")
 VERDICTS = {"better": "better", "worse": "worse", "open": "~"}
 
 
@@ -70,8 +71,8 @@ def shown_as(
     sources: Sources, file: str, method: str, others: str, metric: str, verdict: str, form: str = "digits"
 ) -> str:
     """In how many comparisons with others (names with commas, or `all`) a method is shown better, worse, or `open`."""
-    if verdict not in VERDICTS or metric not in ("perplexity", "accuracy"):
-        raise AllocMoEError(f"expected perplexity or accuracy, then {', '.join(VERDICTS)}, not {metric} {verdict}")
+    if verdict not in VERDICTS or metric not in METRICS:
+        raise AllocMoEError(f"expected {', '.join(METRICS)}, then {', '.join(VERDICTS)}, not {metric} {verdict}")
     return count(sum(getattr(c, metric) == VERDICTS[verdict] for c in _compared(sources, file, method, others)), form)
 
 

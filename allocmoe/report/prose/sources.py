@@ -80,9 +80,10 @@ class Sources:
 
     def comparisons(self, name: str, method: str) -> list[Comparison]:
         """A method against every other in every setting; Holm over each model's own."""
-        return [c for model in self.models(name) for c in self._compared(name, model, method)]
+        return [c for model in self.models(name) for c in self.compared(name, model, method)]
 
-    def _compared(self, name: str, model: str, method: str) -> list[Comparison]:
+    def compared(self, name: str, model: str, method: str) -> list[Comparison]:
+        """The same of one model."""
         return self._once((name, model, method), lambda: comparisons(self.group(name, model), method))
 
     def _file(self, name: str) -> Path:

@@ -8,9 +8,10 @@ from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
 from allocmoe.methods import METHODS
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
-from allocmoe.report.prose.forms import percent, ratio, table
+from allocmoe.report.prose.forms import percent, percents, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
+from allocmoe.stats import Interval
 
 
 def methods(sources: Sources) -> str:
@@ -74,6 +75,26 @@ def verdicts(sources: Sources, file: str, method: str) -> str:
     return table(head, rows)
 
 
+def against(sources: Sources, file: str, method: str, other: str) -> str:
+    """A method beside another one at every budget of every model: KL divergence from the unchanged model in nats,
+    perplexity over the other's, and mean accuracy less the other's in points. What is shown is bold."""
+    rows = []
+    for model in sources.models(file):
+        for c in sources.compared(file, model, method):
+            if c.other != other:
+                continue
+            whole, mine = (sources.record(file, model, m, str(c.budget)).metrics["kl"] for m in (other, method))
+            cells = [
+                (percents(Interval(*(v / whole for v in c.kl)), True, sign=True), c.divergence),
+                (percents(Interval(*(v - 1 for v in c.ratio)), True, sign=True), c.perplexity),
+                (percent(c.difference.estimate, sign=True), c.accuracy),
+            ]
+            told = [f"**{text}**" if verdict in ("better", "worse") else text for text, verdict in cells]
+            rows.append([model, str(c.budget), f"{whole:.4f}", f"{mine:.4f}", *told])
+    head = ["model", "budget", f"KL, {name(other)}", f"KL, {name(method)}", "change", "perplexity", "accuracy"]
+    return table(head, rows)
+
+
 def seeds(sources: Sources, metric: str, names: str, *models: str) -> str:
     """Models, as file/model, beside each other, a row per budget and a column per method: perplexity over the
     unchanged model's in %, or accuracy less the unchanged model's in points."""
@@ -123,6 +144,7 @@ def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIG
 
 
 TABLES: dict[str, Callable[..., str]] = {
+    "against": against,
     "caveats": caveats,
     "datasets": datasets,
     "methods": methods,

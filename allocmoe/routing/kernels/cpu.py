@@ -21,6 +21,8 @@ from allocmoe.routing.scores import Scoring
 
 ALL = np.zeros(0, np.bool_)
 """Stands for rows that are all real."""
+BY_WEIGHT = np.zeros(0, np.float32)
+"""Stands for norms where candidates are chosen by weight."""
 PREFIX: dict[str, tuple[int, str, str]] = {
     "alloc_t": (prefix.ALLOC_T, "k_base", ""),
     "top_p": (prefix.TOP_P, "threshold", ""),
@@ -55,14 +57,19 @@ def fused(
 
 
 def _first(offered: Pass, rule: str, numbers: Mapping[str, Any], dropped: int) -> Any:
+    norms = _norms(numbers)
     if rule == "top_k":
-        return prefix.narrow(*offered, int(numbers["k"]), dropped)
+        return prefix.narrow(*offered, norms, int(numbers["k"]), dropped)
     if rule not in PREFIX:
         return None
     how, a, b = PREFIX[rule]
     return prefix.prefix(
-        *offered, how, float(numbers["k"]), float(numbers[a]), float(numbers[b]) if b else 0.0, dropped
+        *offered, norms, how, float(numbers["k"]), float(numbers[a]), float(numbers[b]) if b else 0.0, dropped
     )
+
+
+def _norms(numbers: Mapping[str, Any]) -> np.ndarray:
+    return numbers["norms"].numpy() if "norms" in numbers else BY_WEIGHT
 
 
 def _refill(
@@ -73,7 +80,9 @@ def _refill(
         return _first(offered, base, numbers, dropped)
     how, k_base = (prefix.TOP_K, 0.0) if base == "top_k" else (prefix.ALLOC_T, float(numbers["k_base"]))
     order, mass = _scores(offered, scoring, logits)
-    return within.refilled(*offered, order, mass, how, float(numbers["k"]), k_base, int(numbers["pairs"]), dropped)
+    return within.refilled(
+        *offered, _norms(numbers), order, mass, how, float(numbers["k"]), k_base, int(numbers["pairs"]), dropped
+    )
 
 
 def _cap(

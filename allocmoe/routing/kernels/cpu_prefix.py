@@ -34,6 +34,22 @@ def ordered(weights: Any, ids: Any) -> tuple[Any, Any]:
 
 
 @compiled
+def by_contribution(weights: Any, ids: Any, norms: Any) -> tuple[Any, Any, Any]:
+    """Candidates [T, K] by weight times their expert's norm [N], highest first, ties as they came; and the products."""
+    tokens, top = weights.shape
+    worth, places = np.empty_like(weights), np.empty_like(ids)
+    for t in range(tokens):
+        for j in range(top):
+            worth[t, j], places[t, j] = weights[t, j] * norms[ids[t, j]], j
+    worth, places = ordered(worth, places)
+    sorted_weights, sorted_ids = np.empty_like(weights), np.empty_like(ids)
+    for t in range(tokens):
+        for j in range(top):
+            sorted_weights[t, j], sorted_ids[t, j] = weights[t, places[t, j]], ids[t, places[t, j]]
+    return sorted_weights, sorted_ids, worth
+
+
+@compiled
 def how_many(weights: Any, valid: Any, rule: int, k: float, a: float, b: float) -> Any:
     """How many of its first candidates each token keeps, [T]; none for padding.
 
@@ -175,17 +191,26 @@ def cut(weights: Any, ids: Any, counts: Any, dropped: int) -> None:
 
 
 @compiled
-def prefix(weights: Any, ids: Any, valid: Any, rule: int, k: float, a: float, b: float, dropped: int) -> Any:
-    """Weights and ids [T, K] under a rule that keeps first candidates, see `how_many`."""
-    weights, ids = ordered(weights, ids)
-    cut(weights, ids, how_many(weights, valid, rule, k, a, b), dropped)
+def prefix(
+    weights: Any, ids: Any, valid: Any, norms: Any, rule: int, k: float, a: float, b: float, dropped: int
+) -> Any:
+    """Weights and ids [T, K] under a rule that keeps first candidates, see `how_many`; no norms: by weight."""
+    if len(norms):
+        weights, ids, scores = by_contribution(weights, ids, norms)
+    else:
+        weights, ids = ordered(weights, ids)
+        scores = weights
+    cut(weights, ids, how_many(scores, valid, rule, k, a, b), dropped)
     return weights, ids
 
 
 @compiled
-def narrow(weights: Any, ids: Any, valid: Any, k: int, dropped: int) -> Any:
+def narrow(weights: Any, ids: Any, valid: Any, norms: Any, k: int, dropped: int) -> Any:
     """Weights and ids [T, k] of uniform top-k."""
-    weights, ids = ordered(weights, ids)
+    if len(norms):
+        weights, ids, _ = by_contribution(weights, ids, norms)
+    else:
+        weights, ids = ordered(weights, ids)
     weights, ids = weights[:, :k].copy(), ids[:, :k].copy()
     for t in range(len(valid)):
         if not valid[t]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from allocmoe.routing.kernels.cpu_prefix import how_many, ordered
+from allocmoe.routing.kernels.cpu_prefix import by_contribution, how_many, ordered
 from allocmoe.routing.kernels.loops import before, compiled
 
 SOFTMAX, SIGMOID = range(2)
@@ -46,15 +46,20 @@ def scored(logits: Any, ids: Any, function: int, renormalise: bool, scale: float
 
 @compiled
 def refilled(
-    weights: Any, ids: Any, valid: Any, order: Any, mass: Any, rule: int, k: float, k_base: float,
+    weights: Any, ids: Any, valid: Any, norms: Any, order: Any, mass: Any, rule: int, k: float, k_base: float,
     pairs: int, dropped: int,
 ) -> Any:  # fmt: skip
     """Weights and ids [T, K] of a small pass: a base rule's pairs, and every token's best among the experts of those.
 
-    `order` [T, N] is what experts are chosen by, -inf where a token may not use one; `mass` what they then weigh.
+    `order` [T, N] is what experts are chosen by, -inf where a token may not use one; `mass` what they then weigh. For
+    norms see `cpu_prefix.prefix`.
     """
-    weights, ids = ordered(weights, ids)
-    counts = how_many(weights, valid, rule, k, k_base, 0.0)
+    if len(norms):
+        weights, ids, scores = by_contribution(weights, ids, norms)
+    else:
+        weights, ids = ordered(weights, ids)
+        scores = weights
+    counts = how_many(scores, valid, rule, k, k_base, 0.0)
     opened = np.zeros(order.shape[1], np.bool_)
     for t in range(len(counts)):
         for j in range(counts[t]):

@@ -98,10 +98,10 @@ def covered(weights: Tensor, ids: Tensor, logits: Tensor | None) -> bool:
 def _top_k(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor, Tensor]:
     k, K = numbers["k"], offered.weights.shape[1]
     if isinstance(k, Tensor):
-        return _alone("top_k", offered, {"threshold": k}, dropped)
+        return _alone("top_k", offered, {**numbers, "threshold": k}, dropped)
     if offered.valid is None and k == K:
         return offered.weights, offered.ids
-    return _alone("all", offered, {}, dropped, width=int(k))
+    return _alone("all", offered, numbers, dropped, width=int(k))
 
 
 def _alone(
@@ -119,8 +119,8 @@ def _alone(
     KP = _power(K)
     block = _block(T, KP, PIECE)
     alone_kernel[(-(-T // block),)](
-        *_common(offered), first, second, *out, T, K, KP, block, comparison, width,
-        offered.valid is not None, dropped, **EXACT,
+        *_common(offered), _norms(offered, numbers), first, second, *out, T, K, KP, block, comparison, width,
+        "norms" in numbers, offered.valid is not None, dropped, **EXACT,
     )  # fmt: skip
     return out
 
@@ -134,15 +134,17 @@ def _alloc_t(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tenso
     KP = _power(K)
     block = _block(T, KP, WHOLE)
     blocks = -(-T // block)
-    known = (*_common(offered), _number(numbers["k"], weights), _number(numbers["k_base"], weights))
-    padded = offered.valid is not None
+    known = (
+        *_common(offered), _norms(offered, numbers), _number(numbers["k"], weights), _number(numbers["k_base"], weights)
+    )  # fmt: skip
+    chosen = "norms" in numbers, offered.valid is not None, dropped
     options = {"num_warps": 4 if block * KP <= PIECE else 8, **EXACT}
     if blocks == 1:
-        alloc_t_kernel[(1,)](*known, *out, T, K, KP, block, padded, dropped, **options)
+        alloc_t_kernel[(1,)](*known, *out, T, K, KP, block, *chosen, **options)
         return out
     counts = torch.empty(4, blocks, 256, dtype=torch.int32, device=weights.device)
     for turn in range(5):
-        alloc_t_round_kernel[(blocks,)](*known, counts, *out, T, blocks, K, KP, block, turn, padded, dropped, **options)
+        alloc_t_round_kernel[(blocks,)](*known, counts, *out, T, blocks, K, KP, block, turn, *chosen, **options)
     return out
 
 
@@ -165,9 +167,10 @@ def _within(name: str, offered: Candidates, numbers: Numbers, dropped: int) -> t
     block = _block(T, KP, WHOLE if base == "alloc_t" else PIECE)
     rows = TILE // (NP * _power(scoring.groups) if scoring.open_groups < scoring.groups else NP)
     within_kernel[(T,)](
-        *_common(offered), given, logits, bias, k, k_base, pairs, limit, cap, *out, T, N, NP, K, KP, block,
-        max(1, rows), base, name == "cap", scoring.function, scoring.renormalise, scoring.scale, scoring.groups,
-        _power(scoring.groups), scoring.open_groups, scoring.bias is not None, offered.valid is not None, dropped,
+        *_common(offered), _norms(offered, numbers), given, logits, bias, k, k_base, pairs, limit, cap, *out,
+        T, N, NP, K, KP, block, max(1, rows), base, name == "cap", scoring.function, scoring.renormalise, scoring.scale,
+        scoring.groups, _power(scoring.groups), scoring.open_groups, scoring.bias is not None, "norms" in numbers,
+        offered.valid is not None, dropped,
         **EXACT,
     )  # fmt: skip
     return out
@@ -190,6 +193,12 @@ def _prune(offered: Candidates, numbers: Numbers, dropped: int) -> tuple[Tensor,
 def _common(offered: Candidates) -> tuple[Tensor, Tensor, Tensor]:
     """The kernels' first arguments. Where there is no padding nothing reads the third."""
     return offered.weights, offered.ids, offered.weights if offered.valid is None else offered.valid
+
+
+def _norms(offered: Candidates, numbers: Numbers) -> Tensor:
+    """Norms [N] in float32; where candidates are chosen by weight nothing reads them."""
+    found: Tensor = numbers.get("norms", offered.weights)
+    return found
 
 
 def _number(value: Any, like: Tensor) -> Tensor:

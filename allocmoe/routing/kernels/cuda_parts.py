@@ -40,19 +40,33 @@ def real_tokens(valid, T, HAS_VALID: tl.constexpr):
 
 
 @triton.jit
-def ranked(weights, t, j, T, K: tl.constexpr, KP: tl.constexpr):
-    """Weights [B, KP] in float32 of the tokens t [B, 1], their keys, and their ranks in a stable descending sort.
+def worth(weights, ids, norms, t, j, T, K: tl.constexpr, NORMS: tl.constexpr):
+    """Weights in float32 of the candidates j of tokens t, and what they are chosen by: NORMS says whether that is the
+    weight times the expert's norm."""
+    inside = (t < T) & (j < K)
+    w = tl.load(weights + t * K + j, mask=inside, other=0.0).to(tl.float32)
+    score = w
+    if NORMS:
+        e = tl.load(ids + t * K + j, mask=inside, other=0)
+        score = w * tl.load(norms + tl.maximum(e, 0), mask=inside, other=0.0)
+    return w, score
+
+
+@triton.jit
+def ranked(weights, ids, norms, t, j, T, K: tl.constexpr, KP: tl.constexpr, NORMS: tl.constexpr):
+    """Of the tokens t [B, 1]: weights and scores [B, KP] in float32, the scores' keys, and their ranks in a stable
+    descending sort.
 
     Columns from K on have rank KP.
     """
-    w = tl.load(weights + t * K + j, mask=(t < T) & (j < K), other=0.0).to(tl.float32)
-    keys = ordered(w)
+    w, score = worth(weights, ids, norms, t, j, T, K, NORMS)
+    keys = ordered(score)
     rank = tl.where(j < K, 0, KP) + tl.zeros_like(keys).to(tl.int32)
     for i in tl.static_range(K):
-        other = ordered(tl.load(weights + t * K + i, mask=t < T, other=0.0).to(tl.float32))
+        other = ordered(worth(weights, ids, norms, t, i, T, K, NORMS)[1])
         before = (other > keys) | ((other == keys) & (i < j))
         rank += (before & (j < K)).to(tl.int32)
-    return w, keys, rank
+    return w, score, keys, rank
 
 
 @triton.jit

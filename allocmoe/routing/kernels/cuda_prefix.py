@@ -76,14 +76,14 @@ def written(
 
 @triton.jit(do_not_specialize=["T"])
 def alone_kernel(
-    weights, ids, valid, first, second, out_weights, out_ids, T,
+    weights, ids, valid, norms, first, second, out_weights, out_ids, T,
     K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, RULE: tl.constexpr, WIDTH: tl.constexpr,
-    HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
+    NORMS: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Rules that decide a token by itself: a program takes BLOCK tokens. RULE "all" keeps the first WIDTH."""
     t = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
     j = tl.arange(0, KP)[None, :]
-    w, _, rank = ranked(weights, t, j, T, K, KP)
+    w, score, _, rank = ranked(weights, ids, norms, t, j, T, K, KP, NORMS)
     keep = rank < WIDTH
     if RULE == "top_k":
         keep = rank.to(tl.float64) < tl.load(first)
@@ -92,7 +92,7 @@ def alone_kernel(
     elif RULE == "naee":
         keep = within_ratio(w, rank, tl.load(first).to(tl.float32))
     elif RULE == "score":
-        keep = (rank.to(tl.float64) < tl.load(second)) | (w >= tl.load(first).to(tl.float32)) | (w != w)
+        keep = (rank.to(tl.float64) < tl.load(second)) | (score >= tl.load(first).to(tl.float32)) | (score != score)
     elif RULE == "adapmoe":
         keep = within_tail(w, rank, tl.load(first).to(tl.float32), tl.load(second).to(tl.float32), K)
     keep = keep & real_rows(valid, t, T, HAS_VALID)
@@ -101,13 +101,14 @@ def alone_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def alloc_t_kernel(
-    weights, ids, valid, k, k_base, out_weights, out_ids, T,
-    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
+    weights, ids, valid, norms, k, k_base, out_weights, out_ids, T,
+    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, NORMS: tl.constexpr, HAS_VALID: tl.constexpr,
+    DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Alloc-T in one program, which holds the pass as a whole: T is at most BLOCK."""
     t = tl.arange(0, BLOCK)[:, None]
     j = tl.arange(0, KP)[None, :]
-    w, keys, rank = ranked(weights, t, j, T, K, KP)
+    w, _, keys, rank = ranked(weights, ids, norms, t, j, T, K, KP, NORMS)
     live = real_rows(valid, t, T, HAS_VALID) & (j < K)
     tokens = tl.sum(real_rows(valid, tl.arange(0, BLOCK), T, HAS_VALID).to(tl.int32), 0)
     keep = alloc_t_keep(rank, keys, live, tl.load(k), tl.load(k_base), tokens, BLOCK * KP, KP)
@@ -116,9 +117,9 @@ def alloc_t_kernel(
 
 @triton.jit(do_not_specialize=["T", "BLOCKS"])
 def alloc_t_round_kernel(
-    weights, ids, valid, k, k_base, counts, out_weights, out_ids, T, BLOCKS,
-    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, ROUND: tl.constexpr, HAS_VALID: tl.constexpr,
-    DROPPED: tl.constexpr,
+    weights, ids, valid, norms, k, k_base, counts, out_weights, out_ids, T, BLOCKS,
+    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, ROUND: tl.constexpr, NORMS: tl.constexpr,
+    HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Alloc-T in five launches: ROUND 0 to 3 each count one digit into counts [4, BLOCKS, 256], ROUND 4 writes.
 
@@ -129,7 +130,7 @@ def alloc_t_round_kernel(
     t = (block * BLOCK + tl.arange(0, BLOCK))[:, None]
     j = tl.arange(0, KP)[None, :]
     digits = tl.arange(0, 256)
-    w, keys, rank = ranked(weights, t, j, T, K, KP)
+    w, _, keys, rank = ranked(weights, ids, norms, t, j, T, K, KP, NORMS)
     keys = budgeted(rank, keys, tl.load(k), tl.load(k_base))
     live = real_rows(valid, t, T, HAS_VALID) & (j < K)
     prefix = tl.full([], 0, tl.uint32)

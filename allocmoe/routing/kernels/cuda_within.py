@@ -148,8 +148,8 @@ def most_summed(
 
 @triton.jit
 def based(
-    weights, ids, valid, given, k, k_base, tokens, start, T, K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr,
-    BASE: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
+    weights, ids, valid, norms, given, k, k_base, tokens, start, T, K: tl.constexpr, KP: tl.constexpr,
+    BLOCK: tl.constexpr, BASE: tl.constexpr, NORMS: tl.constexpr, HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """What the base keeps of BLOCK tokens, and experts, which count only where it is kept; both [BLOCK, KP]."""
     t = (start + tl.arange(0, BLOCK))[:, None]
@@ -160,7 +160,7 @@ def based(
         keep = live & (e != DROPPED)
     else:
         e = tl.load(ids + t * K + j, mask=live, other=0).to(tl.int32)
-        _, keys, rank = ranked(weights, t, j, T, K, KP)
+        _, _, keys, rank = ranked(weights, ids, norms, t, j, T, K, KP, NORMS)
         if BASE == "alloc_t":
             keep = alloc_t_keep(rank, keys, live, k, k_base, tokens, BLOCK * KP, KP)
         else:
@@ -176,11 +176,11 @@ def experts_of(keep, e, PAIRS: tl.constexpr, NP: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T"])
 def within_kernel(
-    weights, ids, valid, given, logits, bias, k, k_base, pairs, limit, cap, out_weights, out_ids, T,
+    weights, ids, valid, norms, given, logits, bias, k, k_base, pairs, limit, cap, out_weights, out_ids, T,
     N: tl.constexpr, NP: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
     BASE: tl.constexpr, CAP: tl.constexpr, FUNCTION: tl.constexpr, RENORMALISE: tl.constexpr, SCALE: tl.constexpr,
-    GROUPS: tl.constexpr, GP: tl.constexpr, OPEN: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VALID: tl.constexpr,
-    DROPPED: tl.constexpr,
+    GROUPS: tl.constexpr, GP: tl.constexpr, OPEN: tl.constexpr, HAS_BIAS: tl.constexpr, NORMS: tl.constexpr,
+    HAS_VALID: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Cap, and refill over BASE: "top_k", "alloc_t" (T is at most BLOCK then), or "given", the ids that a base kept."""
     t = tl.program_id(0)
@@ -193,13 +193,13 @@ def within_kernel(
     k_base = tl.load(k_base)
     if BASE == "alloc_t":
         keep, e = based(
-            weights, ids, valid, given, k, k_base, tokens, 0, T, K, KP, BLOCK, BASE, HAS_VALID, DROPPED
+            weights, ids, valid, norms, given, k, k_base, tokens, 0, T, K, KP, BLOCK, BASE, NORMS, HAS_VALID, DROPPED
         )  # fmt: skip
         opened = experts_of(keep, e, BLOCK * KP, NP)
         own = experts_of(keep & (tl.arange(0, BLOCK) == t)[:, None], e, BLOCK * KP, NP)
     else:
         own_keep, own_e = based(
-            weights, ids, valid, given, k, k_base, tokens, t, T, K, KP, 1, BASE, HAS_VALID, DROPPED
+            weights, ids, valid, norms, given, k, k_base, tokens, t, T, K, KP, 1, BASE, NORMS, HAS_VALID, DROPPED
         )  # fmt: skip
         own = tl.max((tl.reshape(own_keep, [KP, 1]) & (tl.reshape(own_e, [KP, 1]) == n[None, :])).to(tl.int32), 0)
         if CAP:
@@ -212,8 +212,9 @@ def within_kernel(
             opened = tl.zeros([NP], tl.int32)
             for start in range(0, rows, BLOCK):
                 keep, e = based(
-                    weights, ids, valid, given, k, k_base, tokens, start, T, K, KP, BLOCK, BASE, HAS_VALID, DROPPED
-                )
+                    weights, ids, valid, norms, given, k, k_base, tokens, start, T, K, KP, BLOCK, BASE, NORMS,
+                    HAS_VALID, DROPPED,
+                )  # fmt: skip
                 opened += experts_of(keep, e, BLOCK * KP, NP)
     row = t + tl.zeros([1, 1], tl.int32)
     keys, mass = scored(logits, bias, ids, row, n, T, N, K, FUNCTION, RENORMALISE, SCALE, GROUPS, GP, OPEN, HAS_BIAS)

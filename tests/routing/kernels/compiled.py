@@ -26,8 +26,9 @@ from allocmoe.routing.kernels.cuda_within import prune_kernel, within_kernel
 
 H100 = GPUTarget("cuda", 90, 32)
 POINTERS = {
-    "valid": "*i1", "logits": "*fp32", "bias": "*fp32", "counts": "*i32", "stays": "*fp64", "first": "*fp64",
-    "second": "*fp64", "k": "*fp64", "k_base": "*fp64", "pairs": "*fp64", "limit": "*fp64", "cap": "*fp64",
+    "valid": "*i1", "norms": "*fp32", "logits": "*fp32", "bias": "*fp32", "counts": "*i32", "stays": "*fp64",
+    "first": "*fp64", "second": "*fp64", "k": "*fp64", "k_base": "*fp64", "pairs": "*fp64", "limit": "*fp64",
+    "cap": "*fp64",
 }  # fmt: skip
 EVERYWHERE = {"HAS_VALID": True, "DROPPED": -1}
 PLAIN = {"FUNCTION": "softmax", "RENORMALISE": False, "SCALE": 1.0, "GROUPS": 1, "GP": 1, "OPEN": 1, "HAS_BIAS": False}
@@ -53,12 +54,15 @@ class Built(NamedTuple):
 def cases() -> Iterator[Case]:
     for rule in ("all", "top_k", "mass", "naee", "adapmoe", "score"):
         yield Case(alone_kernel, 4, {"K": 8, "KP": 8, "BLOCK": 128, "RULE": rule, "WIDTH": 8})
+    yield Case(alone_kernel, 4, {"K": 8, "KP": 8, "BLOCK": 128, "RULE": "score", "WIDTH": 8, "NORMS": True})
     yield Case(alone_kernel, 4, {"K": 1, "KP": 1, "BLOCK": 128, "RULE": "mass", "WIDTH": 1}, "bf16", "i64")
     yield Case(alone_kernel, 4, {"K": 16, "KP": 16, "BLOCK": 64, "RULE": "adapmoe", "WIDTH": 16}, "fp16", "i64")
     for K, KP, block in ((1, 1, 128), (6, 8, 64), (8, 8, 512), (16, 16, 256)):
-        yield Case(alloc_t_kernel, 4 if KP * block <= 1024 else 8, {"K": K, "KP": KP, "BLOCK": block})
+        for norms in (False, True):
+            sizes = {"K": K, "KP": KP, "BLOCK": block, "NORMS": norms}
+            yield Case(alloc_t_kernel, 4 if KP * block <= 1024 else 8, sizes)
     for turn in range(5):
-        yield Case(alloc_t_round_kernel, 8, {"K": 8, "KP": 8, "BLOCK": 512, "ROUND": turn})
+        yield Case(alloc_t_round_kernel, 8, {"K": 8, "KP": 8, "BLOCK": 512, "ROUND": turn, "NORMS": turn % 2 == 0})
     for base, cap in (("top_k", False), ("top_k", True), ("alloc_t", False), ("given", False)):
         for N, NP, rows in ((60, 128, 8), (160, 256, 4), (384, 512, 2)):
             sizes = {"N": N, "NP": NP, "K": 8, "KP": 8, "BLOCK": 64, "ROWS": rows, "BASE": base, "CAP": cap}
@@ -66,6 +70,7 @@ def cases() -> Iterator[Case]:
         yield Case(within_kernel, 4, {**sizes, "N": 256, "NP": 256, "ROWS": 1, **GROUPED}, "bf16")
     sizes = {"N": 512, "NP": 512, "K": 16, "KP": 16, "BLOCK": 256, "ROWS": 1, "BASE": "alloc_t", "CAP": False}
     yield Case(within_kernel, 4, {**sizes, **PLAIN})
+    yield Case(within_kernel, 4, {**sizes, **PLAIN, "NORMS": True})
     yield Case(within_kernel, 4, {**sizes, **PLAIN, "N": 1, "NP": 128, "K": 1, "KP": 1, "BLOCK": 128})
     for K, KP, N, NP in ((8, 8, 64, 128), (6, 8, 60, 128), (16, 16, 512, 512)):
         for renormalise in (False, True):
@@ -75,7 +80,7 @@ def cases() -> Iterator[Case]:
 
 def built(case: Case) -> Built:
     """Compiles one; whatever Triton or ptxas raises comes through."""
-    constants = {**case.shape, **EVERYWHERE}
+    constants = {"NORMS": False, **case.shape, **EVERYWHERE}
     weights = dict.fromkeys(("weights", "out_weights"), f"*{case.weights}")
     ids = dict.fromkeys(("ids", "out_ids", "given"), f"*{case.ids}")
     kinds = {**POINTERS, **weights, **ids, "T": "i32", "BLOCKS": "i32"}

@@ -110,7 +110,14 @@ def in_memory(draw: random.Random, numbers: dict[str, Any]) -> dict[str, Any]:
     """As floats, or as the tensors that a captured graph reads."""
     if draw.random() < 0.4:
         return numbers
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+    return {name: value if name == "norms" else torch.tensor(value, dtype=torch.float64)
+            for name, value in numbers.items()}  # fmt: skip
+
+
+def norms(draw: random.Random, N: int) -> Tensor:
+    """Mean norms of N experts' outputs; they tie often."""
+    uniform = torch.rand(N, generator=torch.Generator().manual_seed(draw.getrandbits(32)))
+    return draw.choice([uniform * 3, (uniform * 3).round() / 2])
 
 
 def prefix_pass(seed: int, rule: str, T: int | None = None, K: int | None = None) -> Pass:
@@ -120,7 +127,11 @@ def prefix_pass(seed: int, rule: str, T: int | None = None, K: int | None = None
     weights, N = scores(draw, T, K), draw.choice(EXPERTS)
     ids = torch.stack([torch.tensor(draw.sample(range(N), K)) for _ in range(T)])
     ids = ids.to(draw.choice([torch.int32, torch.int64]))
-    numbers = in_memory(draw, prefix_numbers(draw, rule, weights))
+    chosen, own = weights, {}
+    if RULES[rule].by_scores and draw.random() < 0.4:
+        own["norms"] = norms(draw, N)
+        chosen = weights.float() * own["norms"][ids.long()]
+    numbers = in_memory(draw, prefix_numbers(draw, rule, chosen) | own)
     return Pass(rule, numbers, weights, ids, padding(draw, T), draw.choice([-1, N]))
 
 
@@ -160,7 +171,8 @@ def logit_pass(seed: int, rule: str, T: int | None = None, K: int | None = None)
     if valid is not None:
         ids = ids.masked_fill(~valid[:, None], -1)
     order = torch.tensor(draw.sample(range(K), K))
-    numbers = in_memory(draw, logit_numbers(draw, rule, T, N, K))
+    own = {"norms": norms(draw, N)} if RULES[rule].by_scores and draw.random() < 0.4 else {}
+    numbers = in_memory(draw, logit_numbers(draw, rule, T, N, K) | own)
     if rule == "prune":
         numbers["kept"] = torch.as_tensor(numbers["kept"], dtype=torch.float64)
     dtype = draw.choice([torch.float32, torch.float32, torch.bfloat16])
