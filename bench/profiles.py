@@ -1,19 +1,20 @@
-"""Is Algorithm 1's profile what an allocation should minimise? Other profiles, and a search, beside it.
+"""What a profile costs and what an allocation from it loses: Algorithm 1, KL by whole passes, one pass of gradients.
 
-    python bench/profiles.py --model mini-olmoe --records reports/records/profiles.jsonl
+    python bench/profiles.py mini-olmoe --records reports/records/profiles.jsonl
 
-Algorithm 1 measures a layer while every deeper one is at top-1 and every shallower one at K. A plan never
-works there. So the same allocation is made from other profiles of the same text: a layer at k with all others
-at K, or with all others as `uniform` has them at that budget. And a search tries plans themselves: it moves
-one expert from a layer to another and keeps what lowers the perplexity of the calibration text. All plans are
-top-k, which leaves the token rule out. The last line of stdout is one JSON document.
+Every profile is of the same text and gives k_l for the same rule: Alloc-T by contributions, at each budget. Costs are
+CPU seconds of one process, so that what else the machine does hardly matters; `over` is how many times as long
+Algorithm 1 takes. What a plan loses is measured on held-out text. The last line of stdout is one JSON document.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,119 +23,118 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from allocmoe import mini, records, stats
-from allocmoe.allocation.alloc_l import NORMALISATIONS, alloc_l
-from allocmoe.allocation.uniform import uniform
+from allocmoe import mini, records
+from allocmoe.allocation.alloc_l import alloc_l
+from allocmoe.allocation.one_pass import by_halves
 from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
-from allocmoe.evaluate.perplexity import perplexity
+from allocmoe.engines.planned import PlannedLayer
+from allocmoe.evaluate.quality import Measurer, fill
+from allocmoe.methods import allocate
+from allocmoe.plan import Plan
 from allocmoe.profile import algorithm1
+from allocmoe.profile.quantities import QUANTITIES, Setting
+from allocmoe.profile.run import profile
 from allocmoe.records import Record
 
 WINDOW, BATCH = 256, 8
+FEW = (512, 1024, 2048, 4096)
+"""Tokens that the one pass reads; the last is what it reads of any text."""
+Layers = Callable[[int], Any]
+"""Of a budget, k_l [L]."""
 
 
 def main(
     model: str = "mini-olmoe",
     to: Annotated[Path, typer.Option("--records")] = Path("records.jsonl"),
-    calibration: Annotated[int, typer.Option(help="Windows that profiles and search read.")] = 16,
-    held_out: Annotated[int, typer.Option(help="Windows that plans are compared on.")] = 128,
-    tries: Annotated[int, typer.Option(help="Moves that the search tries at each budget.")] = 100,
+    calibration: Annotated[int, typer.Option(help="Windows that profiles read.")] = 32,
+    held_out: Annotated[int, typer.Option(help="Windows that plans are compared on.")] = 64,
     seed: int = 0,
 ) -> None:
     """Allocate from every profile at the paper's budgets, compare on held-out text, append a record."""
     torch.set_num_threads(1)
     engine = HFEngine.load(mini.resolve(model))
-    spec = engine.spec
     text = windows(engine.tokenizer, "mini-train", calibration, WINDOW)
     test = windows(engine.tokenizer, "mini-test", held_out, WINDOW)
-    rng = np.random.default_rng(seed)
-    chain, _ = algorithm1.fast(engine, text, BATCH)
-    tables = {"algorithm 1": chain, "others at K": alone(engine, text, [spec.top_k] * spec.layers, "others at K")}
-    metrics: dict[str, float] = {}
-    nll: dict[str, list[float]] = {}
-    layers: dict[str, list[int]] = {}
-    for budget in spec.budgets():
-        even = uniform((spec.layers, spec.top_k), budget).tolist()
-        near = alone(engine, text, even, f"others at {budget}")
-        tables[f"others at {budget}"] = near
-        plans = {"uniform": even}
-        for how in NORMALISATIONS:
-            plans[f"algorithm 1, {how}"] = alloc_l(chain, budget, how, exact=True).tolist()
-        plans["others at K"] = alloc_l(tables["others at K"], budget, "log", exact=True).tolist()
-        plans["others at the budget"] = alloc_l(near, budget, "log", exact=True).tolist()
-        start = min(plans.values(), key=lambda k: measured(engine, text, k)[0])
-        plans["search"] = search(engine, text, start, tries, rng)
-        for name, chosen in plans.items():
-            at = f"{name}/{budget}"
-            metrics[at], nll[at] = measured(engine, test, chosen)
-            metrics[f"calibration/{at}"] = measured(engine, text, chosen)[0]
-            layers[at] = [int(k) for k in chosen]
+    known = profile(engine, text, BATCH, quantities=["norms", "rescale", "curvature"], seed=seed, progress=True)
+    base = {b: allocate("alloc-c", engine.spec, engine.fingerprint, b, known) for b in engine.spec.budgets()}
+    setting = Setting(engine, text, BATCH, seed=seed, known=known.quantities, progress=True)
+    seconds: dict[str, float] = {}
+    chosen: dict[str, dict[int, list[float]]] = {}
+
+    def tried(name: str, make: Callable[[], Layers]) -> None:
+        started = time.process_time()
+        layers = make()
+        chosen[name] = {budget: [float(k) for k in layers(budget)] for budget in base}
+        seconds[name] = time.process_time() - started
+
+    tried("algorithm 1", lambda: chain(engine, text))
+    tried("KL, others at K", lambda: alone(engine, text, known.quantities["norms"]))
+    for tokens in FEW:
+        tried(f"one pass, {tokens} tokens", lambda n=tokens: one_pass(setting, n))  # type: ignore[misc]
+    tried("the mean", lambda: lambda budget: [budget / engine.spec.layers] * engine.spec.layers)
+    plans = {
+        (name, b): replace(base[b], layers=tuple(ks), origin={}) for name, by in chosen.items() for b, ks in by.items()
+    }
+    found = measured(engine, test, list(plans.values()), to.with_suffix(".plans.jsonl"), seed)
+    metrics = {f"seconds/{name}": value for name, value in seconds.items()}
+    metrics |= {f"over/{name}": seconds["algorithm 1"] / value for name, value in seconds.items()}
+    samples: dict[str, Any] = {"window_tokens": [WINDOW - 1] * held_out}
+    for (name, b), plan in plans.items():
+        for metric in ("kl", "perplexity"):
+            metrics[f"{metric}/{name}/{b}"] = found[plan.digest].metrics[metric]
+        samples[f"kl/{name}/{b}"] = found[plan.digest].samples["kl"]
     record = Record(
-        about="profile",
-        model=engine.name,
-        fingerprint=engine.fingerprint,
-        method=None,
-        budget=None,
-        plan=None,
-        setup={**text.describe(), "batch": BATCH, "tries": tries, "seed": seed, "held_out": test.describe()},
-        metrics=metrics,
-        samples={"nll": nll},
-        details={"layers": layers, "tables": {name: table.tolist() for name, table in tables.items()}},
-    )
+        "profile", engine.name, engine.fingerprint, None, None, None,
+        {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(), "compared": list(chosen)},
+        metrics, samples=samples, details={"layers": {f"{name}/{b}": list(p.layers) for (name, b), p in plans.items()}},
+    )  # fmt: skip
     records.append(to, record)
-    show(metrics, nll, spec.budgets())
+    show(metrics, chosen)
     print(json.dumps(metrics))
 
 
-def measured(engine: HFEngine, text: Windows, layers: list[int]) -> tuple[float, list[float]]:
-    """Perplexity, and mean NLL of each window, with layer l at top-`layers[l]`."""
-    for layer, k in enumerate(layers):
-        engine.set_layer(layer, algorithm1.top_k_rule(engine, int(k)))
-    found = perplexity(engine, text, BATCH)
-    engine.revert()
-    return found.value, list(found.nll)
+def chain(engine: HFEngine, text: Windows) -> Layers:
+    """Algorithm 1, and Alloc-L's programme."""
+    table, _ = algorithm1.fast(engine, text, BATCH)
+    return lambda budget: alloc_l(table, budget, "ratio", exact=True)
 
 
-def alone(engine: HFEngine, text: Windows, others: list[int], what: str) -> np.ndarray:
-    """Perplexities [L, K] with layer l at k and all others as `others` has them."""
-    table = np.empty((engine.spec.layers, engine.spec.top_k))
-    base = measured(engine, text, others)[0]
-    for layer, k in tqdm(list(np.ndindex(*table.shape)), desc=what, disable=None):
-        mine = [*others[:layer], k + 1, *others[layer + 1 :]]
-        table[layer, k] = base if mine == others else measured(engine, text, mine)[0]
-    return table
+def one_pass(setting: Setting, tokens: int) -> Layers:
+    """The curvature on so much of the text."""
+    some = replace(setting, text=setting.few(tokens))
+    tables, _ = QUANTITIES["curvature"].measure(some)
+    return lambda budget: by_halves(np.array(tables["alloc_t by contribution"]), budget)
 
 
-def search(engine: HFEngine, text: Windows, start: list[int], tries: int, rng: np.random.Generator) -> list[int]:
-    """From `start`, `tries` random moves of one expert between two layers; those that help are kept."""
-    best, least = list(start), measured(engine, text, start)[0]
-    for _ in tqdm(range(tries), desc="search", disable=None):
-        takers = [layer for layer, k in enumerate(best) if k < engine.spec.top_k]
-        givers = [layer for layer, k in enumerate(best) if k > 1]
-        here, there = int(rng.choice(givers)), int(rng.choice(takers))
-        if here == there:
-            continue
-        moved = list(best)
-        moved[here], moved[there] = moved[here] - 1, moved[there] + 1
-        now = measured(engine, text, moved)[0]
-        if now < least:
-            best, least = moved, now
-    return best
+def alone(engine: HFEngine, text: Windows, norms: Sequence[Sequence[float]]) -> Layers:
+    """Mean KL divergence [L, K] with one layer at a mean of k under the rule, all others as they are; a pass each."""
+    spec, batches = engine.spec, text.batches(BATCH)
+    table = np.zeros((spec.layers, spec.top_k))
+    rule = allocate("alloc-t", spec, engine.fingerprint, spec.layers).rule
+    usual = [engine.reference(ids) for ids in batches]
+    for layer, k in tqdm(list(np.ndindex(spec.layers, spec.top_k - 1)), desc="KL, others at K", disable=None):
+        numbers = {"k": k + 1.0, "k_base": 1, "norms": torch.tensor(norms[layer])}
+        engine.set_layer(layer, PlannedLayer(rule, numbers, spec.top_k, spec.experts))
+        found = [engine.scores(ids, reference).kl for ids, reference in zip(batches, usual, strict=True)]
+        table[layer, k] = float(torch.cat(found).mean())
+        engine.set_layer(layer, None)
+    return lambda budget: alloc_l(table, budget, "raw", exact=True)
 
 
-def show(metrics: dict[str, float], nll: dict[str, list[float]], budgets: tuple[int, ...]) -> None:
-    """Perplexity of each plan, and its ratio to uniform with a 95 % interval."""
-    table = Table("plan from", *(str(b) for b in budgets))
-    names = [at.rsplit("/", 1)[0] for at in nll if at.endswith(f"/{budgets[0]}")]
-    for name in names:
-        cells = []
-        for budget in budgets:
-            at = f"{name}/{budget}"
-            ratio, low, high = stats.perplexity_ratio(nll[at], nll[f"uniform/{budget}"], [WINDOW - 1] * len(nll[at]))
-            cells.append(f"{metrics[at]:.3f}  {ratio:.3f} ({low:.3f} to {high:.3f})")
-        table.add_row(name, *cells)
-    Console(width=170).print(table)
+def measured(engine: HFEngine, test: Windows, plans: Sequence[Plan], to: Path, seed: int) -> dict[str, Record]:
+    """Quality on held-out text by digest; what the file holds is not measured again."""
+    measurer = Measurer(engine, test, text_batch=BATCH, suite=None, items=0, seed=seed)
+    distinct = list({plan.digest: plan for plan in plans}.values())
+    return {str(r.plan): r for r in fill(measurer, distinct, to, progress=True)}
+
+
+def show(metrics: dict[str, float], chosen: dict[str, dict[int, list[float]]]) -> None:
+    """KL divergence of each plan, and how many times as long Algorithm 1 takes."""
+    table = Table("layers from", "Algorithm 1 takes", *(str(b) for b in next(iter(chosen.values()))))
+    for name, by in chosen.items():
+        table.add_row(name, f"{metrics[f'over/{name}']:.1f}x", *(f"{metrics[f'kl/{name}/{b}']:.4f}" for b in by))
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

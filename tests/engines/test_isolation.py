@@ -25,7 +25,7 @@ def engine() -> HFEngine:
 
 @pytest.fixture(scope="module")
 def plans(engine: HFEngine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
-    names = ("uniform", "alloc-t", "alloc-t-causal", "alloc-moe-causal")
+    names = ("uniform", "alloc-t", "alloc-t-causal", "alloc-moe-causal", "alloc-c-causal")
     text = windows(engine.tokenizer, "mini-train", 2, 64)
     beside = tmp_path_factory.mktemp("profile") / "p.json"
     known = kept(engine, text, 2, beside, quantities=needs(names), progress=False)
@@ -50,7 +50,7 @@ def victim(engine: HFEngine, plan: Plan) -> list[Tensor]:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["uniform", "alloc-t-causal", "alloc-moe-causal"])
+@pytest.mark.parametrize("name", ["uniform", "alloc-t-causal", "alloc-moe-causal", "alloc-c-causal"])
 def test_no_neighbour_moves_an_answer(engine: HFEngine, plans: dict[str, Plan], name: str) -> None:
     """But for rounding: transformers multiplies an expert's tokens at once, and how that rounds depends on how many
     they are, under top-k too. In vLLM not a bit moves."""
@@ -66,7 +66,7 @@ def test_under_alloc_t_neighbours_move_it(engine: HFEngine, plans: dict[str, Pla
 
 def test_what_was_allocated_is_spent_in_expectation(engine: HFEngine, plans: dict[str, Plan]) -> None:
     text = windows(engine.tokenizer, "mini-train", 2, 64)
-    for name in ("alloc-t-causal", "alloc-moe-causal"):
+    for name in ("alloc-t-causal", "alloc-moe-causal", "alloc-c-causal"):
         with engine.using(plans[name]), engine.count() as spent:
             engine.backbone(text.ids)
         assert spent.summary()["per_token"] == pytest.approx(plans[name].budget, rel=0.1)

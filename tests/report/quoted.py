@@ -138,6 +138,20 @@ def routed() -> Record:
     )  # fmt: skip
 
 
+def diverging(method: str, budget: int, kl: float) -> Record:
+    """A plan of the made sweep with a divergence, the same in every window but for a hundredth."""
+    one = quality(method, budget)
+    each = [kl * (1 + (0.01 if i % 2 else -0.01)) for i in range(len(one.samples["nll"]))]
+    return replace(one, metrics={**one.metrics, "kl": kl}, samples={**one.samples, "kl": each})
+
+
+def allocated() -> Record:
+    names = ("algorithm 1", "one pass", "the mean")
+    metrics = {f"over/{name}": over for name, over in zip(names, (1.0, 20.04, 9e9), strict=True)}
+    metrics |= {f"kl/{name}/{b}": 0.1 * (1 + i) / b for i, name in enumerate(names) for b in (8, 16)}
+    return made("profile", None, None, plan=None, setup={"compared": list(names)}, metrics=metrics)
+
+
 WIDE_NAME = "olmoe-wide (random weights)"
 PRICES, TIMED = [priced(0.5), priced(0.25)], timed()
 FILES = {
@@ -159,8 +173,12 @@ FILES = {
     ],
     "decoded": [decoded(*p, 10 + i) for i, p in enumerate(plans("alloc-moe"))],
     "lines": lines(),
+    "diverging": [diverging("original", WHOLE, 0.0)] + [
+        diverging(m, b, kl) for b in BUDGETS for m, kl in (("alloc-moe", 0.04), ("alloc-t", 0.05 if b > 16 else 0.04))
+    ],
+    "allocated": [allocated()],
     "studied": [*analysed.methods(), *analysed.k_base(), *analysed.calibration(), *analysed.loads(), *analysed.kept(),
-                *analysed.batches()],
+                *analysed.batches(), *analysed.strangers()],
     "sizes": at_sizes(),
     "gate": [simulated(8, 40), simulated(20, 10)],
     "injected": [made("gate", None, None, setup={}, details={

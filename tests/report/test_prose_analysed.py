@@ -30,6 +30,13 @@ def test_the_table_of_a_study(sources: Sources) -> None:
         value("table", "study k_base mini-qwen studied", sources)
 
 
+def test_the_table_of_strangers(sources: Sources) -> None:
+    head, *found = rows("strangers", "studied", sources)
+    assert head[:3] == ["model", "plan", "beside"]
+    assert [line[1] for line in found] == ["Alloc-T"] * 2 + ["Alloc-MoE causal"] * 2
+    assert found[0][3:] == ["0.02", "0.2", "2.00 %"]
+
+
 def test_the_table_of_load(sources: Sources) -> None:
     *found, theirs = rows("load", "studied", sources)[1:]
     assert [line[:3] for line in found] == [["mini-deepseek", "uniform", "78"], ["mini-deepseek", "Alloc-MoE", "78"]]

@@ -68,6 +68,28 @@ def test_the_table_of_verdicts_counts_every_setting(sources: Sources) -> None:
         assert numbers == [verdicts("alloc-moe", method, *pair) for pair in words]
 
 
+def test_the_table_of_one_method_against_another(sources: Sources) -> None:
+    head, *found = rows("against", "diverging alloc-moe alloc-t", sources)
+    assert head == ["model", "budget", "KL, Alloc-T", "KL, Alloc-MoE", "change", "perplexity", "accuracy"]
+    assert [line[1] for line in found] == sorted((str(b) for b in BUDGETS), key=lambda b: -int(b))
+    for line in found:
+        theirs = 0.05 if line[1] != "16" else 0.04
+        assert line[2:4] == [f"{theirs:.4f}", "0.0400"]
+        change = f"{100 * (0.04 / theirs - 1):+.1f}"
+        assert line[4].startswith(f"**{change} % (") if theirs > 0.04 else line[4].startswith("0.0 % (")
+    shown = value("fig", "shown diverging alloc-moe alloc-t divergence better", sources)
+    assert shown == str(len(BUDGETS) - 1)
+
+
+def test_the_table_of_profiles(sources: Sources) -> None:
+    _, *found = rows("profiles", "allocated", sources)
+    assert found == [
+        ["mini-olmoe", "algorithm 1", f"1.0{TIMES}", "0.0063 (16), 0.0125 (8)"],
+        ["mini-olmoe", "one pass", f"20.0{TIMES}", "0.0125 (16), 0.0250 (8)"],
+        ["mini-olmoe", "the mean", "-", "0.0188 (16), 0.0375 (8)"],
+    ]
+
+
 def test_the_table_of_seeds(sources: Sources) -> None:
     places, names = " ".join(f"made/{m}" for m in MODELS), ("uniform", "alloc-t")
     for metric, change in (

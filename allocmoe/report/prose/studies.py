@@ -12,7 +12,7 @@ from allocmoe.records import Record
 from allocmoe.report.prose.forms import formatted, percent, percents, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.rows import perplexity_ratio
-from allocmoe.report.style import MEAN
+from allocmoe.report.style import MEAN, TIMES
 
 DETECTORS = ("asv", "E-divisive", "E-divisive of commits", "permuted CUSUM", "largest t")
 HISTORIES = {
@@ -122,6 +122,19 @@ def normalized(sources: Sources) -> str:
     )
 
 
+def profiles(sources: Sources, file: str) -> str:
+    """What layers are allocated from: how many times as long Algorithm 1 takes, and the KL divergence of the plans from
+    the unchanged model at every budget, of each model of a file."""
+    rows = []
+    for r in sources.records(file):
+        budgets = sorted({int(name.rsplit("/", 1)[1]) for name in r.metrics if name.startswith("kl/")}, reverse=True)
+        for name in r.setup["compared"]:
+            cost = f"{r.metrics[f'over/{name}']:.1f}{TIMES}" if name != "the mean" else "-"
+            cells = [f"{r.metrics[f'kl/{name}/{b}']:.4f} ({b})" for b in budgets]
+            rows.append([r.model, name, cost, ", ".join(cells)])
+    return table(["model", "layers from", "Algorithm 1 takes", "KL divergence in nats (at a budget of)"], rows)
+
+
 def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Record]:
     found = sources.records(file)
     try:
@@ -138,5 +151,6 @@ STUDIES: dict[str, Callable[..., str]] = {
     "faults": faults,
     "gate": gate,
     "normalized": normalized,
+    "profiles": profiles,
     "training": training,
 }

@@ -39,7 +39,7 @@ def test_no_neighbour_moves_an_answer(family: str, tmp_path: Path) -> None:
     hf = oracle.load(folder)
     generator = torch.Generator().manual_seed(5)
     text = Windows(torch.randint(VOCABULARY, (4, 24), generator=generator), "random tokens")
-    names = ("uniform", "alloc-t", "alloc-t-causal", "alloc-moe-causal")
+    names = ("uniform", "alloc-t", "alloc-t-causal", "alloc-moe-causal", "alloc-c-causal")
     known = kept(hf, text, 2, tmp_path / "p.json", quantities=needs(names), progress=False)
     neighbours = torch.randint(VOCABULARY, (6, LENGTH), generator=generator).tolist()
     neighbours += [[token] * LENGTH for token in (0, 7)]
@@ -53,5 +53,5 @@ def test_no_neighbour_moves_an_answer(family: str, tmp_path: Path) -> None:
     engine.close()
     assert moved["alloc-t"] > 1e-3
     assert {name: by for name, by in moved.items() if name != "alloc-t"} == {
-        "uniform": 0.0, "alloc-t-causal": 0.0, "alloc-moe-causal": 0.0,
+        "uniform": 0.0, "alloc-t-causal": 0.0, "alloc-moe-causal": 0.0, "alloc-c-causal": 0.0,
     }  # fmt: skip
