@@ -38,13 +38,17 @@ class PlanWorker:
         self.allocmoe.count(on)
 
     def allocmoe_spent(self) -> dict[str, Any]:
-        """What was counted (see `Spent`) and the plan in force."""
+        """What was counted (see `Spent`), the plan in force, and by what share more or less than its budget a token
+        spends: `drift`, None of nothing, and of plans whose budget counts something else."""
         budgeted = self.allocmoe
-        plan = budgeted.plan
+        plan, spent = budgeted.plan, budgeted.spent.summary()
+        budget = plan.exact_budget if plan else budgeted.spec.original_budget
+        counts = spent["per_token"] > 0 and (plan is None or plan.rule.bounded)
         return {
-            **budgeted.spent.summary(),
+            **spent,
             **budgeted.spent.to_dict(),
             "plan": plan.digest if plan else None,
             "method": plan.method if plan else "original",
-            "budget": plan.exact_budget if plan else budgeted.spec.original_budget,
+            "budget": budget,
+            "drift": round(spent["per_token"] / budget - 1, 6) if counts else None,
         }

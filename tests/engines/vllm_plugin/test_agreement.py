@@ -148,6 +148,7 @@ def test_whole_budgets_are_spent_to_the_last_activation(pair: Pair, plans: list[
             found = pair.whole.counted(tokens, 32)
             reported = pair.whole.llm.collective_rpc("allocmoe_spent")[0]
         assert (reported["method"], reported["plan"]) == (plan.method, plan.digest)
+        assert reported["drift"] == pytest.approx(0, abs=1e-6)
         # with 8 and 256 tokens in a pass, every budget of the paper is a whole number of activations
         assert plan.exact_budget == plan.budget
         for phase in ("prefill", "decode"):
