@@ -130,6 +130,11 @@ METHODS = {
         "one_pass", "alloc_t_refill", "Alloc-C opens experts, tokens use the best of them", "Alloc-C + refill",
         caveat=REFILLED, small_passes=True, options={"scores": "contribution"},
     ),
+    "one-pass-refill": Method(
+        "one_pass", "alloc_t_refill", "layers by one pass, Alloc-T opens experts, tokens use the best of them",
+        "One pass + refill",
+        caveat=REFILLED, small_passes=True,
+    ),
     "alloc-d": Method(
         "distinct", "refill", "Alloc-D: distinct experts, profiled under refill, allocated exactly across layers",
         "Alloc-D + refill",

@@ -24,7 +24,9 @@ from allocmoe.records.step import StepCost
 from allocmoe.stats import Interval
 from allocmoe.tune.wish import Wish, loss
 
-TRIED = ("alloc-c-refill", "alloc-moe-refill", "alloc-d", "alloc-c", "oea", "alloc-moe", "alloc-l", "uniform")
+TRIED = (
+    "alloc-c-refill", "one-pass-refill", "alloc-moe-refill", "alloc-d", "alloc-c", "oea", "alloc-moe", "uniform",
+)  # fmt: skip
 """Methods in the order in which they are tried: where time runs short, the last are left out."""
 PAIRS = "decode_pairs"
 """The quantity by which Alloc-D can choose K' too."""
