@@ -71,8 +71,10 @@ def main(
                     cells = [f"{found[f'{how}/{method}/{b}']:.4f}" for how in ("old", "new")]
                     table.add_row(name, method, str(b), *cells)
             records.append(to, Record(
-                "copy", original.name, original.fingerprint, None, None, None,
-                {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(), "copy": name}, found,
+                "analysis", original.name, original.fingerprint, None, None, None,
+                {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(),
+                    "analysis": {"name": "copies"}, "copy": name,
+                }, found,
             ))  # fmt: skip
     Console(width=120).print(table)
     print(json.dumps(whole))

@@ -85,8 +85,10 @@ def main(
             metrics[f"{metric}/{name}/{b}"] = found[plan.digest].metrics[metric]
         samples[f"kl/{name}/{b}"] = found[plan.digest].samples["kl"]
     record = Record(
-        "profile", engine.name, engine.fingerprint, None, None, None,
-        {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(), "compared": list(chosen)},
+        "analysis", engine.name, engine.fingerprint, None, None, None,
+        {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(),
+            "analysis": {"name": "profiles"}, "compared": list(chosen),
+        },
         metrics, samples=samples, details={"layers": {f"{name}/{b}": list(p.layers) for (name, b), p in plans.items()}},
     )  # fmt: skip
     records.append(to, record)

@@ -149,7 +149,7 @@ def allocated() -> Record:
     names = ("algorithm 1", "one pass", "the mean")
     metrics = {f"over/{name}": over for name, over in zip(names, (1.0, 20.04, 9e9), strict=True)}
     metrics |= {f"kl/{name}/{b}": 0.1 * (1 + i) / b for i, name in enumerate(names) for b in (8, 16)}
-    return made("profile", None, None, plan=None, setup={"compared": list(names)}, metrics=metrics)
+    return made("analysis", None, None, plan=None, setup={"compared": list(names)}, metrics=metrics)
 
 
 WIDE_NAME = "olmoe-wide (random weights)"
@@ -177,6 +177,9 @@ FILES = {
         diverging(m, b, kl) for b in BUDGETS for m, kl in (("alloc-moe", 0.04), ("alloc-t", 0.05 if b > 16 else 0.04))
     ],
     "allocated": [allocated()],
+    "copied": [made("analysis", None, None, plan=None, setup={"copy": "4 bits"}, metrics={
+        "old/uniform/8": 0.25, "new/uniform/8": 0.125, "perplexity/old/uniform/8": 9.0,
+    })],
     "studied": [*analysed.methods(), *analysed.k_base(), *analysed.calibration(), *analysed.loads(), *analysed.kept(),
                 *analysed.batches(), *analysed.strangers()],
     "sizes": at_sizes(),

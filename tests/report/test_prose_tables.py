@@ -90,6 +90,11 @@ def test_the_table_of_profiles(sources: Sources) -> None:
     ]
 
 
+def test_the_table_of_copies(sources: Sources) -> None:
+    _, *found = rows("copies", "copied", sources)
+    assert found == [["mini-olmoe", "4 bits", "uniform", "8", "0.2500", "0.1250"]]
+
+
 def test_the_table_of_seeds(sources: Sources) -> None:
     places, names = " ".join(f"made/{m}" for m in MODELS), ("uniform", "alloc-t")
     for metric, change in (

@@ -12,7 +12,7 @@ from allocmoe.records import Record
 from allocmoe.report.prose.forms import formatted, percent, percents, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.rows import perplexity_ratio
-from allocmoe.report.style import MEAN, TIMES
+from allocmoe.report.style import MEAN, TIMES, name
 
 DETECTORS = ("asv", "E-divisive", "E-divisive of commits", "permuted CUSUM", "largest t")
 HISTORIES = {
@@ -127,12 +127,25 @@ def profiles(sources: Sources, file: str) -> str:
     the unchanged model at every budget, of each model of a file."""
     rows = []
     for r in sources.records(file):
-        budgets = sorted({int(name.rsplit("/", 1)[1]) for name in r.metrics if name.startswith("kl/")}, reverse=True)
-        for name in r.setup["compared"]:
-            cost = f"{r.metrics[f'over/{name}']:.1f}{TIMES}" if name != "the mean" else "-"
-            cells = [f"{r.metrics[f'kl/{name}/{b}']:.4f} ({b})" for b in budgets]
-            rows.append([r.model, name, cost, ", ".join(cells)])
+        budgets = sorted({int(n.rsplit("/", 1)[1]) for n in r.metrics if n.startswith("kl/")}, reverse=True)
+        for source in r.setup["compared"]:
+            cost = f"{r.metrics[f'over/{source}']:.1f}{TIMES}" if source != "the mean" else "-"
+            cells = [f"{r.metrics[f'kl/{source}/{b}']:.4f} ({b})" for b in budgets]
+            rows.append([r.model, source, cost, ", ".join(cells)])
     return table(["model", "layers from", "Algorithm 1 takes", "KL divergence in nats (at a budget of)"], rows)
+
+
+def copies(sources: Sources, file: str) -> str:
+    """KL divergence in nats of a rounded or pruned copy from itself as it is, under plans of the original and under
+    plans from a profile of its own."""
+    rows = []
+    for r in sources.records(file):
+        names = [n.split("/", 1)[1] for n in r.metrics if n.startswith("old/")]
+        for at in names:
+            method, budget = at.split("/")
+            rows.append([r.model, r.setup["copy"], name(method), budget,
+                         *(f"{r.metrics[f'{how}/{at}']:.4f}" for how in ("old", "new"))])  # fmt: skip
+    return table(["model", "copy", "method", "budget", "KL, the original's plan", "KL, a plan of its own"], rows)
 
 
 def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Record]:
@@ -146,6 +159,7 @@ def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Recor
 
 
 STUDIES: dict[str, Callable[..., str]] = {
+    "copies": copies,
     "dense": dense,
     "detectors": detectors,
     "faults": faults,
