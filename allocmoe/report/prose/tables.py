@@ -85,13 +85,13 @@ def against(sources: Sources, file: str, method: str, other: str) -> str:
                 continue
             whole, mine = (sources.record(file, model, m, str(c.budget)).metrics["kl"] for m in (other, method))
             cells = [
-                (percents(Interval(*(v / whole for v in c.kl)), True, sign=True), c.divergence),
+                (f"{c.kl.estimate:+.4f} ({c.kl.low:+.4f} to {c.kl.high:+.4f})", c.divergence),
                 (percents(Interval(*(v - 1 for v in c.ratio)), True, sign=True), c.perplexity),
                 (percent(c.difference.estimate, sign=True), c.accuracy),
             ]
             told = [f"**{text}**" if verdict in ("better", "worse") else text for text, verdict in cells]
             rows.append([model, str(c.budget), f"{whole:.4f}", f"{mine:.4f}", *told])
-    head = ["model", "budget", f"KL, {name(other)}", f"KL, {name(method)}", "change", "perplexity", "accuracy"]
+    head = ["model", "budget", f"KL, {name(other)}", f"KL, {name(method)}", "difference", "perplexity", "accuracy"]
     return table(head, rows)
 
 
