@@ -177,6 +177,9 @@ FILES = {
         diverging(m, b, kl) for b in BUDGETS for m, kl in (("alloc-moe", 0.04), ("alloc-t", 0.05 if b > 16 else 0.04))
     ],
     "allocated": [allocated()],
+    "distilled": [made("training", None, None, plan=None, setup={}, details={"curve": [
+        {"stage": "dense", "valid": 23.312}, {"stage": "distil", "minutes": 5.08, "tokens": 35840, "valid": 33.08},
+    ]})],
     "copied": [made("analysis", None, None, plan=None, setup={"copy": "4 bits"}, metrics={
         "old/uniform/8": 0.25, "new/uniform/8": 0.125, "perplexity/old/uniform/8": 9.0,
     })],

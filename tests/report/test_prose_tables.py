@@ -90,6 +90,11 @@ def test_the_table_of_profiles(sources: Sources) -> None:
     ]
 
 
+def test_the_curve_of_a_training(sources: Sources) -> None:
+    _, *found = rows("curve", "distilled", sources)
+    assert found == [["dense", "-", "0", "23.31"], ["distil", "5", "35,840", "33.08"]]
+
+
 def test_the_table_of_copies(sources: Sources) -> None:
     _, *found = rows("copies", "copied", sources)
     assert found == [["mini-olmoe", "4 bits", "uniform", "8", "0.2500", "0.1250"]]

@@ -148,6 +148,21 @@ def copies(sources: Sources, file: str) -> str:
     return table(["model", "copy", "method", "budget", "KL, the original's plan", "KL, a plan of its own"], rows)
 
 
+def curve(sources: Sources, file: str) -> str:
+    """How a distilled model came to its dense parent: perplexity of held-out text at every point of its training."""
+    (record,) = (r for r in sources.records(file)[-1:])
+    rows = [
+        [
+            str(p["stage"]),
+            f"{p['minutes']:.0f}" if "minutes" in p else "-",
+            f"{p.get('tokens', 0):,}",
+            f"{p['valid']:.2f}",
+        ]
+        for p in record.details["curve"]
+    ]
+    return table(["", "minutes", "tokens", "perplexity of held-out text"], rows)
+
+
 def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Record]:
     found = sources.records(file)
     try:
@@ -160,6 +175,7 @@ def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Recor
 
 STUDIES: dict[str, Callable[..., str]] = {
     "copies": copies,
+    "curve": curve,
     "dense": dense,
     "detectors": detectors,
     "faults": faults,
