@@ -36,8 +36,8 @@ QUANTITY_ORACLES = {
     "score_threshold": "tests/profile/test_algorithm1.py",
     "contribution_threshold": "tests/profile/test_algorithm1.py",
     "norms": "tests/profile/test_expert_scores.py",
-    "rescale": "tests/profile/test_steps.py",
-    "curvature": "tests/profile/test_steps.py",
+    "rescale": "tests/profile/test_curvature.py",
+    "curvature": "tests/profile/test_curvature.py",
 }
 ANALYSIS_ORACLES = {
     "load": "tests/analyses/test_load.py",
@@ -48,5 +48,5 @@ ANALYSIS_ORACLES = {
     "layer_rules": "tests/analyses/test_compared.py",
     "token_rules": "tests/analyses/test_compared.py",
     "batch": "tests/analyses/test_batch.py",
-    "neighbours": "tests/analyses/test_neighbours.py",
+    "neighbours": "tests/analyses/test_strangers.py",
 }
