@@ -153,7 +153,7 @@ def test_without_a_wide_shape_the_model_itself_is_timed() -> None:
     engine = HFEngine.load(resolve(MODEL))
     plans = [allocate("uniform", SPEC, engine.fingerprint, budget) for budget in SPEC.budgets()]
     plans.insert(0, allocate("original", SPEC, engine.fingerprint, SPEC.original_budget))
-    timed, chosen = module._timed(engine, plans, None, 0)
+    timed, chosen = module._timed(engine, plans, None, for_windows(), 0)
     assert timed is engine
     assert [(p.method, p.budget) for p in chosen] == [("original", 128), ("uniform", 64)]
 

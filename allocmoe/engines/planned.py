@@ -162,9 +162,10 @@ class PlannedLayer:
 
     def _made_up(self, offered: Tensor, kept: Tensor) -> Tensor:
         """Of weights [T, K] offered and [T, k] kept, the factor [T, 1] that makes up for what is dropped."""
-        mine, first = kept.sum(-1, keepdim=True), heaviest(self.reference)
-        top = offered.topk(first, dim=-1).values.sum(-1, keepdim=True) if first else mine
-        return torch.where(mine > 0, offered.sum(-1, keepdim=True) / torch.maximum(mine, top), 1.0)
+        ranked, first = offered.sort(dim=-1, descending=True).values, heaviest(self.reference)
+        mine = kept.sum(-1, keepdim=True)
+        top = ranked[..., :first].sum(-1, keepdim=True) if first else mine
+        return torch.where(mine > 0, ranked.sum(-1, keepdim=True) / torch.maximum(mine, top), 1.0)
 
 
 def _wide(value: Any, device: torch.device | None) -> Any:

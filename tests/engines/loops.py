@@ -251,18 +251,25 @@ def values(parameter: Parameter) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def plans(draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None) -> Plan:
-    """A plan of one layer under any rule, its limits on the same grid as `candidates`."""
+def plans(
+    draw: st.DrawFn, token_rule: str | None = None, reference: str | None = None, weighed: bool | None = None
+) -> Plan:
+    """A plan of one layer under any rule, its limits on the same grid as `candidates`; with norms, where its rule can
+    have them, and a factor if it is `weighed`, None for either."""
     rule = token_rule or draw(st.sampled_from(TOKEN_RULES))
     whole = st.integers(1, TOP - RULES[rule].untouched).map(float)  # at K the router's answer stays, padding too
+
+    def of(wanted: bool | None) -> bool:
+        return draw(st.booleans()) if wanted is None else wanted
+
     fraction = st.integers(1, 12).flatmap(lambda d: st.integers(d, TOP * d).map(lambda n: n / d))
     return plan(
         rule,
         layers=(draw(whole if RULES[rule].whole else fraction),),
         parameters={name: draw(values(RULES[rule].parameters[name])) for name in PARAMETERS.get(rule, {})},
         reference=reference or draw(st.sampled_from(["original", "survivors", "top-1", "top-3"])),
-        norms=draw(st.just(()) | st.tuples(NORMS)) if RULES[rule].by_scores else (),
-        scale=draw(st.sampled_from([(), (0.75,), (1.5,)])),
+        norms=(draw(NORMS),) if RULES[rule].by_scores and of(weighed) else (),
+        scale=(draw(st.sampled_from([0.75, 1.5])),) if of(weighed) else (),
     )
 
 

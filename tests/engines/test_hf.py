@@ -81,12 +81,15 @@ class Reference:
 
     def _experts(self, layer: int, module: Any) -> Any:
         def forward(x: torch.Tensor, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-            order = weights.argsort(dim=-1, descending=True, stable=True)
-            weights, index = weights.gather(1, order), index.gather(1, order)
-            keep = reference_mask(weights.float().numpy(), self.plan, layer, self.real)
+            worth = weights.float()
+            if self.plan.norms:
+                worth = worth * torch.tensor(self.plan.norms[layer])[index]
+            order = worth.argsort(dim=-1, descending=True, stable=True)
+            weights, index, worth = (tensor.gather(1, order) for tensor in (weights, index, worth))
+            keep = reference_mask(worth.numpy(), self.plan, layer, self.real)
             total = torch.zeros_like(x)
             for t in range(len(x)):
-                scale = 1.0
+                scale = self.plan.scale[layer] if self.plan.scale else 1.0
                 if self.plan.reference == "survivors" and keep[t].any():
                     scale = float(weights[t].sum() / weights[t][keep[t]].sum())
                 for j in np.flatnonzero(keep[t]):

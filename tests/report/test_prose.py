@@ -34,7 +34,7 @@ WRONG = {
     "A <!--fig loss made mini-qwen uniform 1/0-->x<!--/fig-->": "a budget is a number or a fraction such as 1/2",
     "A <!--fig loss made mini-qwen uniform 24 bars-->x<!--/fig-->": "unknown word 'bars': expected interval",
     "A <!--fig winners made luck-->x<!--/fig-->": "unknown metric 'luck'",
-    "A <!--fig shown made alloc-moe uniform accuracy great-->x<!--/fig-->": "expected perplexity or accuracy, then",
+    "A <!--fig shown made alloc-moe uniform accuracy great-->x<!--/fig-->": "expected perplexity, divergence, accuracy",
     "A <!--fig compared made alloc-moe dice-->x<!--/fig-->": "made does not compare 'alloc-moe' with 'dice'",
     "A <!--fig speedup timed olmoe-wide uniform 24 lunch-->x<!--/fig-->": "unknown phase 'lunch'",
     "A <!--fig accuracy made mini-qwen uniform 24 dice-->x<!--/fig-->": "made has no accuracy of mini-qwen on 'dice'",

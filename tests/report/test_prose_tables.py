@@ -90,6 +90,15 @@ def test_the_table_of_profiles(sources: Sources) -> None:
     ]
 
 
+def test_the_table_of_distances(sources: Sources) -> None:
+    head, whole, *found = rows("distances", "diverging mini-olmoe", sources)
+    assert head == ["mini-olmoe", *map(str, BUDGETS)]
+    assert whole[0] == f"unchanged ({WHOLE})"
+    assert whole[1].startswith("0, ")
+    cells = {line[0]: [cell.split(",")[0] for cell in line[1:]] for line in found}
+    assert cells == {"Alloc-MoE": ["**0.040**"] * 4, "Alloc-T": ["0.050"] * 3 + ["**0.040**"]}
+
+
 def test_the_curve_of_a_training(sources: Sources) -> None:
     _, *found = rows("curve", "distilled", sources)
     assert found == [["dense", "-", "0", "23.31"], ["distil", "5", "35,840", "33.08"]]

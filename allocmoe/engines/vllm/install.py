@@ -144,5 +144,6 @@ def everything(plan: Plan) -> Plan:
     whole = plan.rule.keep_all(plan.top_k, plan.experts)
     parameters = {name: p.everywhere(whole[name], depth) for name, p in own.items()}
     return replace(
-        plan, method="original", budget=plan.top_k * depth, layers=(float(plan.top_k),) * depth, parameters=parameters
+        plan, method="original", budget=plan.top_k * depth, layers=(float(plan.top_k),) * depth, parameters=parameters,
+        scale=(1.0,) * len(plan.scale),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
 from allocmoe.methods import METHODS
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, percents, ratio, table
-from allocmoe.report.prose.sources import Sources
+from allocmoe.report.prose.sources import Sources, within
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
 
@@ -58,6 +58,26 @@ def quality(sources: Sources, file: str, model: str) -> str:
 
     whole = sources.original(file, model)
     first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
+    rows = [[name(m), *(cell(m, b) for b in budgets)] for m in sources.methods(file, model) if m != ORIGINAL]
+    return table([model, *map(str, budgets)], [first, *rows])
+
+
+def distances(sources: Sources, file: str, model: str) -> str:
+    """KL divergence from the unchanged model in nats, and perplexity, of every method at every budget of a model. The
+    least divergence of a column is bold, among those that spend the budget."""
+    budgets = sources.budgets(file, model)
+    found = {(r.method or "", r.budget or 0): r for r in sources.group(file, model).records if r.method != ORIGINAL}
+    least = {b: min(r.metrics["kl"] for (_, at), r in found.items() if at == b and within(r)) for b in budgets}
+
+    def cell(method: str, budget: int) -> str:
+        if (method, budget) not in found:
+            return "-"
+        metrics = found[method, budget].metrics
+        mark = "**" if metrics["kl"] == least[budget] else ""
+        return f"{mark}{metrics['kl']:.3f}{mark}, {metrics['perplexity']:.1f}"
+
+    whole = sources.original(file, model)
+    first = [f"unchanged ({whole.budget})", *[f"0, {whole.metrics['perplexity']:.1f}"] * len(budgets)]
     rows = [[name(m), *(cell(m, b) for b in budgets)] for m in sources.methods(file, model) if m != ORIGINAL]
     return table([model, *map(str, budgets)], [first, *rows])
 
@@ -147,6 +167,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "against": against,
     "caveats": caveats,
     "datasets": datasets,
+    "distances": distances,
     "methods": methods,
     "quality": quality,
     "seeds": seeds,

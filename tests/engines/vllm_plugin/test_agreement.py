@@ -146,7 +146,10 @@ def test_whole_budgets_are_spent_to_the_last_activation(pair: Pair, plans: list[
             continue
         with pair.whole.using(plan):
             found = pair.whole.counted(tokens, 32)
+            pair.whole.llm.collective_rpc("allocmoe_count", args=(True,))
+            pair.whole.nll(tokens[:, :32])
             reported = pair.whole.llm.collective_rpc("allocmoe_spent")[0]
+            pair.whole.llm.collective_rpc("allocmoe_count", args=(False,))
         assert (reported["method"], reported["plan"]) == (plan.method, plan.digest)
         assert reported["drift"] == pytest.approx(0, abs=1e-6)
         # with 8 and 256 tokens in a pass, every budget of the paper is a whole number of activations

@@ -43,16 +43,16 @@ def test_numbers_in_tensors_change_nothing(given: tuple[Tensor, Tensor], plan: P
 
 
 @settings(deadline=None, max_examples=100)
-@given(candidates(), st.sampled_from(TOKEN_RULES), st.sampled_from(["original", "survivors"]), st.data())
+@given(candidates(), st.sampled_from(TOKEN_RULES), st.sampled_from(["original", "survivors"]), st.booleans(), st.data())
 def test_refilled_it_is_the_other_plans_rule(
-    given: tuple[Tensor, Tensor], token_rule: str, reference: str, data: st.DataObject
+    given: tuple[Tensor, Tensor], token_rule: str, reference: str, weighed: bool, data: st.DataObject
 ) -> None:
     weights, ids = given
     real = data.draw(masks(len(ids)))
-    rule = on(CPU, data.draw(plans(token_rule, reference)))
+    rule = on(CPU, data.draw(plans(token_rule, reference, weighed)))
     tensors = dict(rule.numbers)
     for _ in range(2):
-        plan = data.draw(plans(token_rule, reference))
+        plan = data.draw(plans(token_rule, reference, weighed))
         rule.follow(fixed(plan))
         assert_same(kept(*rule(weights, ids, real), DROPPED), kept_by_hand(weights, ids, plan, real))
     assert all(rule.numbers[name] is tensor for name, tensor in tensors.items())
