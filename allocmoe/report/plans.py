@@ -33,7 +33,7 @@ def rebuilt(record: Record) -> Plan | None:
                 method=record.method or "", budget=record.budget or 0, layers=tuple(told["layers"]),
                 top_k=told["original_budget"] // len(told["layers"]), token_rule=told["token_rule"],
                 fingerprint=record.fingerprint, reference=reference, origin=dict(told.get("origin", {})),
-                **_rest(record),
+                norms=told.get("norms", ()), scale=told.get("scale", ()), **_rest(record),
             )  # fmt: skip
         except (AllocMoEError, TypeError, ValueError):
             return None

@@ -42,6 +42,11 @@ def test_a_record_gives_its_plan_back(name: str, tmp_path: Path):
     assert Plan.load(file) == made
 
 
+def test_norms_and_factors_come_back_too():
+    made = replace(plan("alloc-t"), norms=((0.5, 2.0) * 32,) * 16, scale=(1.25,) * 16)
+    assert plans.rebuilt(record(made)) == made
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_older_record_does_so_for_an_embedded_model_under_the_defaults(name: str):
     made = plan(name)
