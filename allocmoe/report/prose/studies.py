@@ -150,7 +150,9 @@ def copies(sources: Sources, file: str) -> str:
 
 def curve(sources: Sources, file: str) -> str:
     """How a distilled model came to its dense parent: perplexity of held-out text at every point of its training."""
-    (record,) = (r for r in sources.records(file)[-1:])
+    trained = [r for r in sources.records(file) if r.about == "training"]
+    if not trained:
+        raise AllocMoEError(f"{file} has no training")
     rows = [
         [
             str(p["stage"]),
@@ -158,7 +160,7 @@ def curve(sources: Sources, file: str) -> str:
             f"{p.get('tokens', 0):,}",
             f"{p['valid']:.2f}",
         ]
-        for p in record.details["curve"]
+        for p in trained[-1].details["curve"]
     ]
     return table(["", "minutes", "tokens", "perplexity of held-out text"], rows)
 
