@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from allocmoe.analyses.analysis import Analysis, Setting
+from allocmoe.errors import AllocMoEError
 from allocmoe.records import Record
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def moved(engine: HFEngine, victims: Tensor, usual: Tensor, others: Tensor) -> t
 
 def _run(setting: Setting) -> list[Record]:
     count = setting.batch - 1
+    if count < 1:
+        raise AllocMoEError("the analysis neighbours needs a batch of at least 2 windows: one has no neighbours")
+    if count > 2 * POOL or count >= len(setting.text.ids):
+        most = min(2 * POOL, len(setting.text.ids) - 1) + 1
+        raise AllocMoEError(
+            f"the analysis neighbours has no neighbours for a batch of {setting.batch}: take {most} at most"
+        )
     victims, usual = setting.text.ids[:VICTIMS], setting.text.ids[-count:]
     chosen: dict[str, Tensor] = {}
 

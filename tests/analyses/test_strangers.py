@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from allocmoe.analyses import neighbours
+from allocmoe.errors import AllocMoEError
 from tests.analyses.small import LENGTH, setting
 
 
@@ -56,6 +57,12 @@ def test_what_moves_is_the_divergence_of_the_victim_s_own_predictions(tmp_path: 
             assert most[i] == pytest.approx(float(wanted.max()), rel=1e-6)
     assert 0 <= flips <= 1
     assert min(means) > 1e-6
+
+
+@pytest.mark.parametrize(("size", "says"), [(1, "at least 2 windows"), (7, "take 6 at most"), (90, "take 6 at most")])
+def test_a_batch_without_neighbours_is_refused(size: int, says: str, tmp_path: Path) -> None:
+    with pytest.raises(AllocMoEError, match=says):
+        neighbours.ANALYSIS.run(setting(tmp_path / "r.jsonl", batch=size))
 
 
 def test_thresholds_and_top_k_are_deaf(tmp_path: Path) -> None:
