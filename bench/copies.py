@@ -65,16 +65,19 @@ def main(
             copy = HFEngine.load(copied(original, experts, bits, Path(folder) / name.replace(" ", "-")))
             own = profile(copy, text, BATCH, quantities=needs(METHODS), seed=seed, progress=True)
             found = compared(copy, [moved(p, copy, experts) for p in plans], own, test, seed)
-            whole[name] = found
-            for method in METHODS[1:]:
-                for b in budgets:
-                    cells = [f"{found[f'{how}/{method}/{b}']:.4f}" for how in ("old", "new")]
-                    table.add_row(name, method, str(b), *cells)
+            whole[name] = {n: r.metrics["kl"] for n, r in found.items()}
+            for plan in (f"{m}/{b}" for m in METHODS[1:] for b in budgets):
+                table.add_row(
+                    name, *plan.split("/"), *(f"{whole[name][f'{how}/{plan}']:.4f}" for how in ("old", "new"))
+                )
             records.append(to, Record(
                 "analysis", original.name, original.fingerprint, None, None, None,
                 {**text.describe(), "batch": BATCH, "seed": seed, "held_out": test.describe(),
                     "analysis": {"name": "copies"}, "copy": name,
-                }, found,
+                },
+                {f"{metric}/{n}": r.metrics[metric] for n, r in found.items() for metric in ("kl", "perplexity")},
+                samples={f"kl/{n}": r.samples["kl"] for n, r in found.items()}
+                | {"window_tokens": [WINDOW - 1] * held_out},
             ))  # fmt: skip
     Console(width=120).print(table)
     print(json.dumps(whole))
@@ -120,17 +123,12 @@ def moved(plan: Plan, copy: HFEngine, experts: list[list[int]]) -> Plan:
     return replace(plan, fingerprint=copy.fingerprint, experts=copy.spec.experts, norms=norms)
 
 
-def compared(copy: HFEngine, old: list[Plan], own: Any, test: Windows, seed: int) -> dict[str, float]:
-    """KL divergence from the copy as it is, and perplexity, under plans of the original and of the copy."""
+def compared(copy: HFEngine, old: list[Plan], own: Any, test: Windows, seed: int) -> dict[str, Record]:
+    """Quality beside the copy as it is, under plans of the original and of the copy: `old/method/budget` and `new/`."""
     measurer = Measurer(copy, test, text_batch=BATCH, suite=None, items=0, seed=seed)
     new = [allocate(p.method, copy.spec, copy.fingerprint, p.budget, own) for p in old]
-    found: dict[str, float] = {}
-    for how, plans in (("old", old), ("new", new)):
-        for plan in plans:
-            record = measurer.measure(plan, TEXT)
-            found[f"{how}/{plan.method}/{plan.budget}"] = record.metrics["kl"]
-            found[f"perplexity/{how}/{plan.method}/{plan.budget}"] = record.metrics["perplexity"]
-    return found
+    named = {f"{how}/{p.method}/{p.budget}": p for how, plans in (("old", old), ("new", new)) for p in plans}
+    return {name: measurer.measure(plan, TEXT) for name, plan in named.items()}
 
 
 if __name__ == "__main__":

@@ -69,9 +69,11 @@ def main(
         seconds[name] = time.process_time() - started
 
     tried("algorithm 1", lambda: chain(engine, text))
-    tried("KL, others at K", lambda: alone(engine, text, known.quantities["norms"]))
+    for others, at in (("K", engine.spec.top_k), ("half", engine.spec.top_k / 2)):
+        tried(f"KL, others at {others}", lambda at=at: alone(engine, text, known.quantities["norms"], at))  # type: ignore[misc]
     for tokens in FEW:
         tried(f"one pass, {tokens} tokens", lambda n=tokens: one_pass(setting, n))  # type: ignore[misc]
+    tried("algorithm 1 and one pass", lambda: both(engine, text, setting))
     tried("the mean", lambda: lambda budget: [budget / engine.spec.layers] * engine.spec.layers)
     plans = {
         (name, b): replace(base[b], layers=tuple(ks), origin={}) for name, by in chosen.items() for b, ks in by.items()
@@ -102,6 +104,14 @@ def chain(engine: HFEngine, text: Windows) -> Layers:
     return lambda budget: alloc_l(table, budget, "ratio", exact=True)
 
 
+def both(engine: HFEngine, text: Windows, setting: Setting) -> Layers:
+    """The two added, in nats a token: log perplexities of Algorithm 1's rows over their ends, and the one pass's KL."""
+    table, _ = algorithm1.fast(engine, text, BATCH)
+    tables, _ = QUANTITIES["curvature"].measure(setting)
+    whole = np.array(tables["alloc_t by contribution"])[::2].T
+    return lambda budget: alloc_l(np.log(table / table[:, -1:]) + whole, budget, "raw", exact=True)
+
+
 def one_pass(setting: Setting, tokens: int) -> Layers:
     """The curvature on so much of the text."""
     some = replace(setting, text=setting.few(tokens))
@@ -109,17 +119,26 @@ def one_pass(setting: Setting, tokens: int) -> Layers:
     return lambda budget: by_halves(np.array(tables["alloc_t by contribution"]), budget)
 
 
-def alone(engine: HFEngine, text: Windows, norms: Sequence[Sequence[float]]) -> Layers:
-    """Mean KL divergence [L, K] with one layer at a mean of k under the rule, all others as they are; a pass each."""
+def alone(engine: HFEngine, text: Windows, norms: Sequence[Sequence[float]], others: float) -> Layers:
+    """Mean KL divergence [L, K] with one layer at a mean of k under the rule, all others at another; a pass each."""
     spec, batches = engine.spec, text.batches(BATCH)
     table = np.zeros((spec.layers, spec.top_k))
     rule = allocate("alloc-t", spec, engine.fingerprint, spec.layers).rule
     usual = [engine.reference(ids) for ids in batches]
-    for layer, k in tqdm(list(np.ndindex(spec.layers, spec.top_k - 1)), desc="KL, others at K", disable=None):
-        numbers = {"k": k + 1.0, "k_base": 1, "norms": torch.tensor(norms[layer])}
+
+    def limited(layer: int, k: float) -> None:
+        numbers = {"k": k, "k_base": 1, "norms": torch.tensor(norms[layer])}
         engine.set_layer(layer, PlannedLayer(rule, numbers, spec.top_k, spec.experts))
+
+    for layer in range(spec.layers):
+        limited(layer, others)
+    for layer, k in tqdm(list(np.ndindex(spec.layers, spec.top_k)), desc="KL of layers", disable=None):
+        limited(layer, k + 1.0)
         found = [engine.scores(ids, reference).kl for ids, reference in zip(batches, usual, strict=True)]
         table[layer, k] = float(torch.cat(found).mean())
+        if k + 1 == spec.top_k:
+            limited(layer, others)
+    for layer in range(spec.layers):
         engine.set_layer(layer, None)
     return lambda budget: alloc_l(table, budget, "raw", exact=True)
 

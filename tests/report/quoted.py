@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
+from typing import Any
 
 from allocmoe.evaluate.tasks.table import EMBEDDED
 from allocmoe.records import Record
@@ -148,8 +150,19 @@ def diverging(method: str, budget: int, kl: float) -> Record:
 def allocated() -> Record:
     names = ("algorithm 1", "one pass", "the mean")
     metrics = {f"over/{name}": over for name, over in zip(names, (1.0, 20.04, 9e9), strict=True)}
-    metrics |= {f"kl/{name}/{b}": 0.1 * (1 + i) / b for i, name in enumerate(names) for b in (8, 16)}
-    return made("analysis", None, None, plan=None, setup={"compared": list(names)}, metrics=metrics)
+    values = {f"{name}/{b}": 0.1 * (1 + i) / b for i, name in enumerate(names) for b in (8, 16)}
+    values["one pass/16"] = 0.003
+    return several(values, {"compared": list(names)}, metrics)
+
+
+def several(
+    values: Mapping[str, float], setup: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+) -> Record:
+    """KL divergences of several plans, the same in every window but for those of "new" plans."""
+    wobble = {name: (0.5, -0.5) if name.startswith("new") else (0.0, 0.0) for name in values}
+    samples = {f"kl/{name}": [v + d for d in wobble[name]] for name, v in values.items()} | {"window_tokens": [15, 15]}
+    found = {f"kl/{name}": v for name, v in values.items()} | dict(metrics or {})
+    return made("analysis", None, None, plan=None, setup=dict(setup), metrics=found, samples=samples)
 
 
 WIDE_NAME = "olmoe-wide (random weights)"
@@ -180,9 +193,8 @@ FILES = {
     "distilled": [made("training", None, None, plan=None, setup={}, details={"curve": [
         {"stage": "dense", "valid": 23.312}, {"stage": "distil", "minutes": 5.08, "tokens": 35840, "valid": 33.08},
     ]})],
-    "copied": [made("analysis", None, None, plan=None, setup={"copy": "4 bits"}, metrics={
-        "old/uniform/8": 0.25, "new/uniform/8": 0.125, "perplexity/old/uniform/8": 9.0,
-    })],
+    "copied": [several({"old/uniform/8": 0.25, "new/uniform/8": 0.125}, {"copy": "4 bits"})],
+    "rescaled": [several({"none/8": 0.25, "layer/8": 0.125, "channel/8": 0.125}, {})],
     "studied": [*analysed.methods(), *analysed.k_base(), *analysed.calibration(), *analysed.loads(), *analysed.kept(),
                 *analysed.batches(), *analysed.strangers()],
     "sizes": at_sizes(),

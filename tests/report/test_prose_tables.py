@@ -84,9 +84,9 @@ def test_the_table_of_one_method_against_another(sources: Sources) -> None:
 def test_the_table_of_profiles(sources: Sources) -> None:
     _, *found = rows("profiles", "allocated", sources)
     assert found == [
-        ["mini-olmoe", "algorithm 1", f"1.0{TIMES}", "0.0063 (16), 0.0125 (8)"],
-        ["mini-olmoe", "one pass", f"20.0{TIMES}", "0.0125 (16), 0.0250 (8)"],
-        ["mini-olmoe", "the mean", "-", "0.0188 (16), 0.0375 (8)"],
+        ["mini-olmoe", "algorithm 1", f"1.0{TIMES}", "0.0063 (16), 0.0125 (8)", "-"],
+        ["mini-olmoe", "one pass", f"20.0{TIMES}", "**0.0030** (16), 0.0250 (worse) (8)", "1, 1"],
+        ["mini-olmoe", "the mean", "-", "0.0188 (worse) (16), 0.0375 (worse) (8)", "0, 2"],
     ]
 
 
@@ -106,7 +106,14 @@ def test_the_curve_of_a_training(sources: Sources) -> None:
 
 def test_the_table_of_copies(sources: Sources) -> None:
     _, *found = rows("copies", "copied", sources)
-    assert found == [["mini-olmoe", "4 bits", "uniform", "8", "0.2500", "0.1250"]]
+    gained = "-0.1250 (-6.4781 to +6.2281)"  # 12.706 standard errors of 1/2 either way: t of one degree of freedom
+    assert found == [["mini-olmoe", "4 bits", "uniform", "8", "0.2500", "0.1250", gained]]
+
+
+def test_the_table_of_factors(sources: Sources) -> None:
+    _, (*_, first, second) = rows("channels", "rescaled", sources)
+    assert first == "**-0.1250 (-0.1250 to -0.1250)**"
+    assert second == "+0.0000 (+0.0000 to +0.0000)"
 
 
 def test_the_table_of_seeds(sources: Sources) -> None:

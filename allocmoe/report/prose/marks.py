@@ -13,6 +13,7 @@ from allocmoe.report.prose.analysed import ANALYSED, VALUES
 from allocmoe.report.prose.batches import BATCHES
 from allocmoe.report.prose.code import CODE
 from allocmoe.report.prose.costs import COSTS
+from allocmoe.report.prose.divergences import DIVERGENCES
 from allocmoe.report.prose.experts import EXPERTS, LEADS
 from allocmoe.report.prose.figures import FIGURES
 from allocmoe.report.prose.routing import ROUTING
@@ -22,8 +23,19 @@ from allocmoe.report.prose.tables import TABLES
 
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {
     "fig": {**FIGURES, **LEADS, **VALUES},
-    "table": {**TABLES, **EXPERTS, **BATCHES, **COSTS, **ROUTING, **STUDIES, **CODE, **AGREEMENT, **ANALYSED},
-}
+    "table": {
+        **TABLES,
+        **EXPERTS,
+        **BATCHES,
+        **COSTS,
+        **ROUTING,
+        **STUDIES,
+        **DIVERGENCES,
+        **CODE,
+        **AGREEMENT,
+        **ANALYSED,
+    },
+}  # fmt: skip
 MARK = re.compile(r"<!--(fig|table)\s(.*?)-->(.*?)<!--/(fig|table)-->", re.DOTALL)
 BEGINNING = re.compile(r"(?:\A|\n)[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*\Z")
 ANY = re.compile(r"<!--/?(?:fig|table)\b")

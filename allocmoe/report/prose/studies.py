@@ -12,7 +12,7 @@ from allocmoe.records import Record
 from allocmoe.report.prose.forms import formatted, percent, percents, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.rows import perplexity_ratio
-from allocmoe.report.style import MEAN, TIMES, name
+from allocmoe.report.style import MEAN
 
 DETECTORS = ("asv", "E-divisive", "E-divisive of commits", "permuted CUSUM", "largest t")
 HISTORIES = {
@@ -122,32 +122,6 @@ def normalized(sources: Sources) -> str:
     )
 
 
-def profiles(sources: Sources, file: str) -> str:
-    """What layers are allocated from: how many times as long Algorithm 1 takes, and the KL divergence of the plans from
-    the unchanged model at every budget, of each model of a file."""
-    rows = []
-    for r in sources.records(file):
-        budgets = sorted({int(n.rsplit("/", 1)[1]) for n in r.metrics if n.startswith("kl/")}, reverse=True)
-        for source in r.setup["compared"]:
-            cost = f"{r.metrics[f'over/{source}']:.1f}{TIMES}" if source != "the mean" else "-"
-            cells = [f"{r.metrics[f'kl/{source}/{b}']:.4f} ({b})" for b in budgets]
-            rows.append([r.model, source, cost, ", ".join(cells)])
-    return table(["model", "layers from", "Algorithm 1 takes", "KL divergence in nats (at a budget of)"], rows)
-
-
-def copies(sources: Sources, file: str) -> str:
-    """KL divergence in nats of a rounded or pruned copy from itself as it is, under plans of the original and under
-    plans from a profile of its own."""
-    rows = []
-    for r in sources.records(file):
-        names = [n.split("/", 1)[1] for n in r.metrics if n.startswith("old/")]
-        for at in names:
-            method, budget = at.split("/")
-            rows.append([r.model, r.setup["copy"], name(method), budget,
-                         *(f"{r.metrics[f'{how}/{at}']:.4f}" for how in ("old", "new"))])  # fmt: skip
-    return table(["model", "copy", "method", "budget", "KL, the original's plan", "KL, a plan of its own"], rows)
-
-
 def curve(sources: Sources, file: str) -> str:
     """How a distilled model came to its dense parent: perplexity of held-out text at every point of its training."""
     trained = [r for r in sources.records(file) if r.about == "training"]
@@ -176,13 +150,11 @@ def _picked(sources: Sources, file: str, indices: tuple[str, ...]) -> list[Recor
 
 
 STUDIES: dict[str, Callable[..., str]] = {
-    "copies": copies,
     "curve": curve,
     "dense": dense,
     "detectors": detectors,
     "faults": faults,
     "gate": gate,
     "normalized": normalized,
-    "profiles": profiles,
     "training": training,
 }
