@@ -174,7 +174,7 @@ class Plan:
 
 
 NORMS = Parameter("mean norm of an expert's output", per="expert", least=0.0)
-SCALE = Parameter("factor of a layer's weights", least=0.0)
+SCALE = Parameter("factor of a layer's weights", least=1e-3)
 
 
 def heaviest(reference: str) -> int:

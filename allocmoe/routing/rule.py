@@ -95,7 +95,7 @@ class Parameter:
             return
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != layers:
             found = len(value) if isinstance(value, Sequence) and not isinstance(value, str) else shown(value)
-            raise AllocMoEError(f"{rule} needs one {name} per layer: {layers}, got {found}")
+            raise AllocMoEError(f"{rule} needs one value of {name} per layer: {layers}, got {found}")
         for one in value:
             if self.per != "expert":
                 self._number(rule, name, one)
@@ -103,7 +103,7 @@ class Parameter:
             if not isinstance(one, Sequence) or isinstance(one, str) or not len(one):
                 raise AllocMoEError(f"{rule}'s {name} must be a list of numbers for every layer, got {shown(one)}")
             if len(one) != experts:
-                raise AllocMoEError(f"{rule} needs one {name} per expert: {experts}, got {len(one)}")
+                raise AllocMoEError(f"{rule} needs one value of {name} per expert: {experts}, got {len(one)}")
             for number in one:
                 self._number(rule, name, number)
 

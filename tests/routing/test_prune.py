@@ -149,7 +149,7 @@ def test_padding_keeps_nothing_whatever_its_logits() -> None:
 @pytest.mark.parametrize(
     ("kept", "says"),
     [
-        ((1,) * 11, "one kept per expert: 12, got 11"),
+        ((1,) * 11, "one value of kept per expert: 12, got 11"),
         ((1, 1, 1) + (0,) * 9, "layer 0 of the plan: prune keeps 3 experts of which a token needs 4"),
         ((2, 1, 1, 1) + (0,) * 8, "layer 0 of the plan: kept must say 1"),
         ((0.5, 1, 1, 1) + (1,) * 8, "must be a whole number"),

@@ -160,7 +160,7 @@ def test_pairs_are_one_number_or_one_a_layer(rule: str, tmp_path: Path) -> None:
     digests = {replace(made, parameters={**made.parameters, "pairs": p}).digest for p in ((2, 4), (4, 2), 2, 4)}
     assert len(digests) == 4
     for wrong, says in (
-        ((2,), "one pairs per layer: 2, got 1"), ((2, 3, 4) * 10_000, "got 30000"), ((), "got 0"),
+        ((2,), "one value of pairs per layer: 2, got 1"), ((2, 3, 4) * 10_000, "got 30000"), ((), "got 0"),
         ((2, 0), "below 1"), ((2, 1.5), "whole number"), ((2, (3,)), "not a finite number"),
         ("24", "not a finite number"), ({"a": 2}, "not a finite number"), (0, "below 1"), ((2, True), "finite number"),
     ):  # fmt: skip
