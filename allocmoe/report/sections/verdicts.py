@@ -33,8 +33,8 @@ CAPTION = """\
 </div>
 <p>The row's method against the column's at {{ f.budget }} activations per token, the original at its own:
 <span class="better">\N{BLACK UP-POINTING TRIANGLE} better</span>, \N{TILDE OPERATOR} no difference shown,
-<span class="worse">\N{BLACK DOWN-POINTING TRIANGLE} worse</span>. Perplexity: a 95 % interval each, paired over
-{{ f.windows }} windows. {% if f["items"] %}Accuracy: the interval paired by item and the sign-flip test over
+<span class="worse">\N{BLACK DOWN-POINTING TRIANGLE} worse</span>. Perplexity and divergence from the
+unchanged model: a 95 % interval each, paired over {{ f.windows }} windows. {% if f["items"] %}Accuracy: the interval paired by item and the sign-flip test over
 {{ f["items"] }} items, corrected by Holm over the {{ f.pairs }} pairs; a difference is
 shown where both say so.{% endif %}</p>
 {% if f.numbers %}<p>The table below: Alloc-MoE over the other, at each budget. A ratio of perplexities below 1, or a
@@ -59,7 +59,7 @@ def blocks(found: Results) -> Iterator[Block]:
             yield Block(q.group.label, None, facts, q.group.model, table=numbers(q) if q.verdicts else None)
 
 
-TITLES = {"perplexity": "Perplexity", "accuracy": "Mean accuracy"}
+TITLES = {"perplexity": "Perplexity", "divergence": "KL divergence", "accuracy": "Mean accuracy"}
 
 
 def _methods(compared: Mapping[tuple[str, str], Comparison]) -> list[str]:
@@ -83,6 +83,8 @@ def _said(c: Comparison, what: str) -> str:
     against = f"{name(c.method)} against {name(c.other)}"
     if what == "perplexity":
         return f"{against}: perplexity {times(c.ratio, 3)}"
+    if what == "divergence":
+        return f"{against}: {c.kl.estimate:+.4f} ({c.kl.low:+.4f} to {c.kl.high:+.4f}) nats a token"
     return f"{against}: {points(c.difference)} points, p {number(c.p_holm, 2)}"
 
 

@@ -11,6 +11,7 @@ from allocmoe.report.results import results
 from allocmoe.report.sections import verdicts
 from allocmoe.stats import holm
 from tests.report.made import BUDGETS, plans, quality, said
+from tests.report.quoted import diverging
 
 pytestmark = pytest.mark.whole
 
@@ -33,6 +34,17 @@ def test_the_matrix_is_that_of_all_pairs_and_turns_over_its_diagonal():
             assert cells[b, a] == turned[verdict]
             assert verdict == ("self" if a == b else getattr(compared[a, b], what))
     assert {v for _, row in perplexity["rows"] for _, v, _ in row} >= {"better", "worse", "self"}
+
+
+def test_divergences_have_a_matrix_where_records_hold_them():
+    apart = {"original": 0.0, "uniform": 0.05, "alloc-moe": 0.04}
+    (block,) = verdicts.blocks(results([diverging(m, 48 if m == "original" else 24, kl) for m, kl in apart.items()]))
+    (shown,) = [m for m in block.facts["matrices"] if m["title"] == "KL divergence at 24"]
+    cells = {(m, other): (verdict, text) for m, row in shown["rows"] for other, verdict, text in row}
+    assert {pair: v for pair, (v, _) in cells.items()} == {
+        (a, b): "self" if a == b else "better" if apart[a] < apart[b] else "worse" for a in apart for b in apart
+    }
+    assert cells["alloc-moe", "uniform"][1] == "Alloc-MoE against uniform: -0.0100 (-0.0100 to -0.0100) nats a token"
 
 
 def test_p_is_corrected_over_the_pairs_once():
