@@ -34,7 +34,8 @@ CAPTION = """\
 <p>The row's method against the column's at {{ f.budget }} activations per token, the original at its own:
 <span class="better">\N{BLACK UP-POINTING TRIANGLE} better</span>, \N{TILDE OPERATOR} no difference shown,
 <span class="worse">\N{BLACK DOWN-POINTING TRIANGLE} worse</span>. Perplexity and divergence from the
-unchanged model: a 95 % interval each, paired over {{ f.windows }} windows. {% if f["items"] %}Accuracy: the interval paired by item and the sign-flip test over
+unchanged model: a 95 % interval each, paired over {{ f.windows }} windows.
+{% if f["items"] %}Accuracy: the interval paired by item and the sign-flip test over
 {{ f["items"] }} items, corrected by Holm over the {{ f.pairs }} pairs; a difference is
 shown where both say so.{% endif %}</p>
 {% if f.numbers %}<p>The table below: Alloc-MoE over the other, at each budget. A ratio of perplexities below 1, or a
