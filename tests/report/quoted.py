@@ -147,6 +147,12 @@ def diverging(method: str, budget: int, kl: float) -> Record:
     return replace(one, metrics={**one.metrics, "kl": kl}, samples={**one.samples, "kl": each})
 
 
+def answered(method: str = "original", **tasks: tuple[int, int]) -> Record:
+    """So many right of so many items."""
+    found = {t: {"ids": list(range(n)), "correct": [1] * k + [0] * (n - k)} for t, (k, n) in tasks.items()}
+    return made("quality", method, 8, setup={}, samples={"tasks": found})
+
+
 def allocated() -> Record:
     names = ("algorithm 1", "one pass", "the mean")
     metrics = {f"over/{name}": over for name, over in zip(names, (1.0, 20.04, 9e9), strict=True)}
@@ -190,6 +196,8 @@ FILES = {
         diverging(m, b, kl) for b in BUDGETS for m, kl in (("alloc-moe", 0.04), ("alloc-t", 0.05 if b > 16 else 0.04))
     ],
     "allocated": [allocated()],
+    "asked": [answered(piqa=(60, 80), hellaswag=(20, 80)), made("profile", None, None, plan=None, setup={})],
+    "few": [answered(piqa=(2, 4), bbh=(1, 4)), answered("uniform", boolq=(4, 4))],
     "distilled": [made("training", None, None, plan=None, setup={}, details={"curve": [
         {"stage": "dense", "valid": 23.312}, {"stage": "distil", "minutes": 5.08, "tokens": 35840, "valid": 33.08},
     ]})],

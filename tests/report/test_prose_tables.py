@@ -7,6 +7,8 @@ import math
 import re
 from pathlib import Path
 
+import scipy.stats
+
 from allocmoe import mini
 from allocmoe.evaluate.tasks.table import PAPER
 from allocmoe.methods import METHODS, label
@@ -97,6 +99,30 @@ def test_the_table_of_distances(sources: Sources) -> None:
     assert whole[1].startswith("0, ")
     cells = {line[0]: [cell.split(",")[0] for cell in line[1:]] for line in found}
     assert cells == {"Alloc-MoE": ["**0.040**"] * 4, "Alloc-T": ["0.050"] * 3 + ["**0.040**"]}
+
+
+def test_the_table_of_answers_above_guessing(sources: Sources) -> None:
+    """Wilson's intervals from scipy."""
+    head, *found = rows("guessing", "asked few", sources)
+    assert head == ["data set", "items", "unchanged", "guessing", "above"]
+    for line, (task, right, items, chance, above) in zip(
+        found, (("piqa", 60, 80, "50.0 %", "yes"), ("hellaswag", 20, 80, "25.0 %", "not shown"),
+                ("bbh", 1, 4, "-", "-")), strict=True,
+    ):  # fmt: skip
+        bounds = scipy.stats.binomtest(right, items).proportion_ci(method="wilson")
+        score = f"{100 * right / items:.1f} % ({100 * bounds.low:.1f} to {100 * bounds.high:.1f})"
+        assert line == [f"`{task}`", str(items), score, chance, above]
+
+
+def test_the_table_of_answers_is_the_difference_from_the_unchanged_model(sources: Sources) -> None:
+    head, *found = rows("answers", "made mini-olmoe", sources)
+    assert head == ["mini-olmoe", *map(str, BUDGETS)]
+    for line in found:
+        method = next(m for m in NAMES if label(m) == line[0])
+        assert [cell.strip("*").split()[0].replace("-0.0", "0.0").replace("+0.0", "0.0") for cell in line[1:]] == [
+            f"{100 * (mean('mini-olmoe', method, b) - mean('mini-olmoe', 'original', b)):+.1f}"
+            .replace("-0.0", "0.0").replace("+0.0", "0.0") for b in BUDGETS
+        ]  # fmt: skip
 
 
 def test_the_curve_of_a_training(sources: Sources) -> None:

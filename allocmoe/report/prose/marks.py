@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.report.prose.agreement import AGREEMENT
 from allocmoe.report.prose.analysed import ANALYSED, VALUES
+from allocmoe.report.prose.answers import ANSWERS
 from allocmoe.report.prose.batches import BATCHES
 from allocmoe.report.prose.code import CODE
 from allocmoe.report.prose.costs import COSTS
@@ -24,15 +25,7 @@ from allocmoe.report.prose.tables import TABLES
 KINDS: Mapping[str, Mapping[str, Callable[..., str]]] = {
     "fig": {**FIGURES, **LEADS, **VALUES},
     "table": {
-        **TABLES,
-        **EXPERTS,
-        **BATCHES,
-        **COSTS,
-        **ROUTING,
-        **STUDIES,
-        **DIVERGENCES,
-        **CODE,
-        **AGREEMENT,
+        **TABLES, **EXPERTS, **BATCHES, **COSTS, **ROUTING, **STUDIES, **DIVERGENCES, **ANSWERS, **CODE, **AGREEMENT,
         **ANALYSED,
     },
 }  # fmt: skip
