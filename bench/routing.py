@@ -37,7 +37,7 @@ from allocmoe.records import Record
 from allocmoe.stats import Interval, log_ratio
 
 STOCK, IDENTITY, BASELINE = "stock", "original", "uniform"
-METHODS = ("uniform", "alloc-t", "alloc-moe", "oea", "alloc-moe-refill")
+METHODS = ("uniform", "alloc-t", "alloc-moe", "alloc-c", "alloc-c-causal", "oea", "alloc-moe-refill")
 
 
 @dataclass

@@ -104,14 +104,14 @@ def test_the_table_of_distances(sources: Sources) -> None:
 def test_the_table_of_answers_above_guessing(sources: Sources) -> None:
     """Wilson's intervals from scipy."""
     head, *found = rows("guessing", "asked few", sources)
-    assert head == ["data set", "items", "unchanged", "guessing", "above"]
+    assert head == ["model", "data set", "items", "score", "guessing", "above"]
     for line, (task, right, items, chance, above) in zip(
         found, (("piqa", 60, 80, "50.0 %", "yes"), ("hellaswag", 20, 80, "25.0 %", "not shown"),
                 ("bbh", 1, 4, "-", "-")), strict=True,
     ):  # fmt: skip
         bounds = scipy.stats.binomtest(right, items).proportion_ci(method="wilson")
         score = f"{100 * right / items:.1f} % ({100 * bounds.low:.1f} to {100 * bounds.high:.1f})"
-        assert line == [f"`{task}`", str(items), score, chance, above]
+        assert line == ["mini-olmoe", f"`{task}`", str(items), score, chance, above]
 
 
 def test_the_table_of_answers_is_the_difference_from_the_unchanged_model(sources: Sources) -> None:

@@ -20,24 +20,24 @@ ABOVE = {True: "yes", False: "not shown", None: "-"}
 
 
 def guessing(sources: Sources, *files: str) -> str:
-    """Every data set that the unchanged model of some files was asked: items, score with its interval (Wilson's), what
-    guessing scores, and whether the score is shown to be above that. The most items count."""
-    found: dict[str, np.ndarray] = {}
+    """Every data set that unchanged models were asked: items, score with its interval (Wilson's), what guessing scores,
+    and whether the score is shown to be above that. Of a data set that was asked twice the more items count."""
+    found: dict[tuple[str, str], np.ndarray] = {}
     for record in (r for file in files for r in sources.records(file)):
-        if record.about == "quality" and record.method == ORIGINAL:
+        if record.about == "quality" and record.method in (None, ORIGINAL):
             for task, answers in record.samples.get("tasks", {}).items():
                 items = np.array(values(answers), dtype=float)
-                if len(items) > len(found.get(task, ())):
-                    found[task] = items
+                if len(items) > len(found.get((record.model, task), ())):
+                    found[record.model, task] = items
     if not found:
         raise AllocMoEError(f"{', '.join(files) or 'no file'} has no answers of an unchanged model")
     rows = []
-    for task, items in found.items():
+    for (model, task), items in found.items():
         score, chance = wilson(items), SPECS[task].chance if task in SPECS else None
         guess = "-" if chance is None else f"{percent(chance)} %"
         above = None if chance is None else score.low > chance
-        rows.append([f"`{task}`", str(len(items)), percents(score, True), guess, ABOVE[above]])
-    return table(["data set", "items", "unchanged", "guessing", "above"], rows)
+        rows.append([model, f"`{task}`", str(len(items)), percents(score, True), guess, ABOVE[above]])
+    return table(["model", "data set", "items", "score", "guessing", "above"], rows)
 
 
 def answers(sources: Sources, file: str, model: str) -> str:
