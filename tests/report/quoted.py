@@ -166,7 +166,9 @@ def several(
 ) -> Record:
     """KL divergences of several plans, the same in every window but for those of "new" plans."""
     wobble = {name: (0.5, -0.5) if name.startswith("new") else (0.0, 0.0) for name in values}
-    samples = {f"kl/{name}": [v + d for d in wobble[name]] for name, v in values.items()} | {"window_tokens": [15, 15]}
+    samples: dict[str, Any] = {f"kl/{name}": [v + d for d in wobble[name]] for name, v in values.items()} | {
+        "window_tokens": [15, 15]
+    }
     found = {f"kl/{name}": v for name, v in values.items()} | dict(metrics or {})
     return made("analysis", None, None, plan=None, setup=dict(setup), metrics=found, samples=samples)
 
@@ -201,7 +203,7 @@ FILES = {
     "distilled": [made("training", None, None, plan=None, setup={}, details={"curve": [
         {"stage": "dense", "valid": 23.312}, {"stage": "distil", "minutes": 5.08, "tokens": 35840, "valid": 33.08},
     ]})],
-    "copied": [several({"old/uniform/8": 0.25, "new/uniform/8": 0.125}, {"copy": "4 bits"})],
+    "copied": [several({"old/alloc-l/8": 0.25, "new/alloc-l/8": 0.125}, {"copy": "4 bits"})],
     "rescaled": [several({"none/8": 0.25, "layer/8": 0.125, "channel/8": 0.125}, {})],
     "studied": [*analysed.methods(), *analysed.k_base(), *analysed.calibration(), *analysed.loads(), *analysed.kept(),
                 *analysed.batches(), *analysed.strangers()],

@@ -133,13 +133,13 @@ def test_the_curve_of_a_training(sources: Sources) -> None:
 def test_the_table_of_copies(sources: Sources) -> None:
     _, *found = rows("copies", "copied", sources)
     gained = "-0.1250 (-6.4781 to +6.2281)"  # 12.706 standard errors of 1/2 either way: t of one degree of freedom
-    assert found == [["mini-olmoe", "4 bits", "uniform", "8", "0.2500", "0.1250", gained]]
+    assert found == [["mini-olmoe", "4 bits", "Alloc-L", "8", "0.2500", "0.1250", gained]]
 
 
 def test_the_table_of_factors(sources: Sources) -> None:
     _, (*_, first, second) = rows("channels", "rescaled", sources)
     assert first == "**-0.1250 (-0.1250 to -0.1250)**"
-    assert second == "+0.0000 (+0.0000 to +0.0000)"
+    assert second == "0.0000 (0.0000 to 0.0000)"
 
 
 def test_the_table_of_seeds(sources: Sources) -> None:

@@ -48,10 +48,12 @@ def profiles(sources: Sources, file: str) -> str:
 
 def copies(sources: Sources, file: str) -> str:
     """KL divergence in nats of a rounded or pruned copy from itself as it is, under plans of the original and under
-    plans from a profile of its own, and what the latter gives."""
+    plans from a profile of its own, and what the latter gives; of methods that need a profile."""
     rows = []
     for r in sources.records(file):
         for plan in (n.removeprefix("kl/old/") for n in r.metrics if n.startswith("kl/old/")):
+            if r.samples[f"kl/old/{plan}"] == r.samples[f"kl/new/{plan}"]:
+                continue  # no profile decides such a plan
             method, budget = plan.split("/")
             values = [f"{r.metrics[f'kl/{how}/{plan}']:.4f}" for how in ("old", "new")]
             gained = _change(difference(r, f"new/{plan}", f"old/{plan}"))
@@ -78,7 +80,8 @@ def _budgets(record: Record) -> list[int]:
 
 
 def _change(found: Interval) -> str:
-    text = f"{found.estimate:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+    estimate, low, high = (f"{v:+.4f}" if abs(v) >= 5e-5 else "0.0000" for v in found)
+    text = f"{estimate} ({low} to {high})"
     return f"**{text}**" if verdict(found) else text
 
 
