@@ -168,8 +168,6 @@ def several(
     wobble = {name: (0.5, -0.5) if name.startswith("new") else (0.0, 0.0) for name in values}
     samples: dict[str, Any] = {f"kl/{name}": [v + d for d in wobble[name]] for name, v in values.items()}
     samples["window_tokens"] = [15, 15]
-        "window_tokens": [15, 15]
-    }
     found = {f"kl/{name}": v for name, v in values.items()} | dict(metrics or {})
     return made("analysis", None, None, plan=None, setup=dict(setup), metrics=found, samples=samples)
 
