@@ -13,7 +13,7 @@ from allocmoe.report.compare import Comparison
 from allocmoe.report.groups import Group
 from allocmoe.report.rows import attempt
 from allocmoe.report.style import BASELINE, ORIGINAL
-from allocmoe.stats import UNKNOWN, Interval, perplexity_ratio
+from allocmoe.stats import UNKNOWN, Interval, mean, perplexity_ratio
 
 LEADER = "alloc-moe-refill"
 """The method that is compared with the others."""
@@ -25,7 +25,7 @@ class Line:
 
     Attributes:
         distinct: [n] rising, distinct experts per layer and step.
-        nll: [n][windows], mean negative log-likelihood per token, nats.
+        nll: [n][windows], mean negative log-likelihood per token, nats; or another mean per token, see `settings`.
     """
 
     distinct: tuple[float, ...]
@@ -91,15 +91,24 @@ class Setting:
             return UNKNOWN
         return attempt(perplexity_ratio, self.nll[method], self.nll[other], self.tokens)[0]
 
+    def difference(self, method: str, other: str) -> Interval:
+        """What a method loses less what another does, nats per token, paired by window; UNKNOWN as above."""
+        if method not in self.nll or other not in self.nll:
+            return UNKNOWN
+        return attempt(mean, [a - b for a, b in zip(self.nll[method], self.nll[other], strict=True)], self.tokens)[0]
+
     def compared(self, method: str) -> list[Comparison]:
         """A method against each other one, but for the unchanged model, which touches more."""
         others = [m for m in self.nll if m not in (method, ORIGINAL)] if method in self.nll else []
         return [Comparison(method, other, self.budget, self.ratio(method, other)) for other in others]
 
 
-def settings(group: Group) -> list[Setting]:
-    """Of a quality group that was measured as if decoding: one per budget of uniform, downwards; else none."""
-    counted = [r for r in group.records if r.spent.get("distinct_per_layer") and r.samples.get("nll")]
+def settings(group: Group, loss: str = "nll") -> list[Setting]:
+    """Of a quality group that was measured as if decoding: one per budget of uniform, downwards; else none.
+
+    `loss` is what is read off the lines, by its name among the samples: nll, or kl from the unchanged model.
+    """
+    counted = [r for r in group.records if r.spent.get("distinct_per_layer") and r.samples.get(loss)]
     whole = next((r for r in counted if r.method == ORIGINAL), None)
     if group.setup.get("passes") != "decode" or whole is None:
         return []
@@ -107,17 +116,18 @@ def settings(group: Group) -> list[Setting]:
     points: dict[str, dict[float, Sequence[float]]] = {}
     for r in counted:
         if r.samples.get("window_tokens") == tokens:
-            points.setdefault(r.method or "", {})[fmean(r.spent["distinct_per_layer"])] = r.samples["nll"]
+            points.setdefault(r.method or "", {})[fmean(r.spent["distinct_per_layer"])] = r.samples[loss]
     (end,) = points.pop(ORIGINAL).items()
     lines = {method: _line({**dict([end]), **found}) for method, found in points.items()}
-    return [_setting(r, fmean(whole.spent["distinct_per_layer"]), lines, tokens, end[1])
+    return [_setting(r, fmean(whole.spent["distinct_per_layer"]), lines, tokens, end[1], r.samples[loss])
             for r in reversed(counted) if r.method == BASELINE]  # fmt: skip
 
 
 def _setting(
-    uniform: Record, whole: float, lines: dict[str, Line], tokens: Sequence[float], original: Sequence[float]
-) -> Setting:
-    distinct, loss = fmean(uniform.spent["distinct_per_layer"]), fmean(uniform.samples["nll"], tokens)
+    uniform: Record, whole: float, lines: dict[str, Line], tokens: Sequence[float], original: Sequence[float],
+    lost: Sequence[float],
+) -> Setting:  # fmt: skip
+    distinct, loss = fmean(uniform.spent["distinct_per_layer"]), fmean(lost, tokens)
     read = {method: line.at(distinct) for method, line in lines.items()}
     needed = {method: line.least(loss, tokens) for method, line in lines.items() if method != BASELINE}
     return Setting(

@@ -25,9 +25,11 @@ from allocmoe.stats import Interval
 from allocmoe.tune.wish import Wish, loss
 
 TRIED = (
-    "alloc-c-refill", "one-pass-refill", "alloc-moe-refill", "alloc-d", "alloc-c", "oea", "alloc-moe", "uniform",
+    "alloc-moe-refill", "alloc-c-refill", "one-pass-refill", "alloc-d", "alloc-moe", "alloc-c", "oea", "uniform",
 )  # fmt: skip
-"""Methods in the order in which they are tried: where time runs short, the last are left out."""
+"""Methods in the order in which they are tried: where time runs short, the last are left out. See docs/tune.md."""
+NEAR = ("alloc-c-refill", "one-pass-refill", "alloc-c")
+"""Those that stay nearest to the unchanged model, tried first where the loss is not one of perplexity."""
 PAIRS = "decode_pairs"
 """The quantity by which Alloc-D can choose K' too."""
 EVERYWHERE = 1 << 30
@@ -54,14 +56,15 @@ class Tried:
 
 
 def methods_for(wish: Wish, asked: Sequence[str], batch: int) -> list[str]:
-    """The methods to try.
+    """The methods to try, in their order.
 
     Rules for small passes are left out for one sequence at a time, where they change nothing, and where the loss is
     counted in points of accuracy: lm-eval's tasks run as prefill, and their loss would not be that of decode.
 
     Raises AllocMoEError for an unknown method, one whose token rule no fit times, and if none is left.
     """
-    named = [name for name in asked or TRIED if method(name) and name != "original"]
+    usual = TRIED if wish.metric == "perplexity" else sorted(TRIED, key=lambda name: name not in NEAR)
+    named = [name for name in asked or usual if method(name) and name != "original"]
     for name in named:
         if METHODS[name].token_rule not in PRICED:
             raise AllocMoEError(f"no fit times the token rule of {name}: expected methods of {', '.join(PRICED)}")

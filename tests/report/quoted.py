@@ -87,7 +87,13 @@ def lines() -> list[Record]:
     found = [step("original", 128, 40, 0.0)]
     for method, counts in COUNTS.items():
         found += [step(method, *row) for row in zip((112, 96, 80, 64), counts, rises[method], strict=True)]
-    return found
+    rise = {("original", 128): 0.0} | {
+        (m, b): r for m in rises for b, r in zip((112, 96, 80, 64), rises[m], strict=True)
+    }
+    return [
+        replace(r, samples={**r.samples, "kl": [rise[str(r.method), r.budget or 0]] * len(r.samples["nll"])})
+        for r in found
+    ]
 
 
 def at_sizes() -> list[Record]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from allocmoe.records import Record
 from allocmoe.report.equal import Line, settings
@@ -65,6 +67,21 @@ def test_comparisons_are_paired_at_the_same_distinct_experts():
         assert c.ratio == pytest.approx(ratio)
         shown = ratio.high < 1 or ratio.low > 1
         assert c.perplexity == (("better" if ratio.estimate < 1 else "worse") if shown else "~")
+
+
+def test_divergences_are_read_off_lines_as_losses_are():
+    """The same records with their losses under the other name, so that the lines are the same."""
+    other = [replace(r, samples={**r.samples, "kl": r.samples["nll"], "nll": [1.0] * 32}) for r in RECORDS]
+    (group,) = groups(other, "quality")
+    for setting, wanted in zip(settings(group, "kl"), found(RECORDS), strict=True):
+        assert setting.nll == wanted.nll
+        assert setting.needed == wanted.needed
+        for method in wanted.nll:
+            change = setting.difference(method, "uniform")
+            each = np.array(wanted.nll[method]) - np.array(wanted.nll["uniform"])
+            half = scipy.stats.t.ppf(0.975, 31) * each.std(ddof=1) / math.sqrt(32)
+            assert change == pytest.approx((each.mean(), each.mean() - half, each.mean() + half))
+        assert not np.isfinite(setting.difference("no such", "uniform").estimate)
 
 
 def test_at_equal_loss_a_line_is_crossed_where_a_fine_grid_finds_it():

@@ -66,6 +66,12 @@ def test_the_table_of_who_is_ahead(sources: Sources) -> None:
     assert oea[:4] == ["OEA", "2", "0", "1"]
     assert oea[4].endswith("mini-olmoe 64: not measured there")
     assert rows("ahead", "lines alloc-moe-refill uniform other", sources)[1] == ["uniform", "0", "0", "0", "-"]
+    head, uniform = rows("ahead", "lines alloc-moe-refill uniform paper divergence", sources)
+    assert head[-1] == "not ahead at: difference of KL divergence in nats"
+    assert uniform[1:4] == ["3", "0", "1"]
+    refilled = sorted((d, r) for d, r in zip(COUNTS["alloc-moe-refill"], (0.04, 0.01, 0.02, 0.04), strict=True))
+    wanted = float(np.interp(36, *zip(*refilled, (40, 0.0), strict=True))) - 0.02  # uniform's own at 36
+    assert uniform[4].startswith(f"mini-olmoe 112: {wanted:+.4f} (")
 
 
 def test_the_tables_of_batch_sizes(sources: Sources) -> None:
@@ -106,6 +112,7 @@ def test_the_table_of_plans_for_another_size(sources: Sources) -> None:
 @pytest.mark.parametrize(("name", "call", "said"), [
     ("equal", "made mini-olmoe uniform", "no quality of 'mini-olmoe' as if decoding"),
     ("ahead", "lines alloc-moe-refill uniform all", "expected paper or other, not 'all'"),
+    ("ahead", "lines alloc-moe-refill uniform paper accuracy", "unknown metric 'accuracy'"),
     ("batch", "sizes mini-qwen 1/2 8", "nothing of 'mini-qwen'|no quality of 'mini-qwen'"),
 ])  # fmt: skip
 def test_what_the_records_do_not_hold_is_refused(name: str, call: str, said: str, sources: Sources) -> None:

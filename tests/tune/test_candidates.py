@@ -12,7 +12,7 @@ from allocmoe.methods import METHODS
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.stats import Interval
-from allocmoe.tune.candidates import TRIED, Tried, grid, methods_for, ranked, refined
+from allocmoe.tune.candidates import NEAR, TRIED, Tried, grid, methods_for, ranked, refined
 from allocmoe.tune.wish import Limit, Wish
 
 LAYERS, TOP = 4, 8
@@ -78,6 +78,11 @@ def test_a_grid_holds_the_least_and_leaves_the_whole(layers: int, top: int) -> N
 
 def test_methods_that_can_be_judged() -> None:
     assert methods_for(Wish(1.5), [], 8) == list(TRIED)
+    near = methods_for(Wish(limit=Limit("kl", 0.02)), [], 8)
+    assert set(near) == set(TRIED)
+    assert near[: len(NEAR)] == list(NEAR)
+    assert [n for n in near if n not in NEAR] == [n for n in TRIED if n not in NEAR]
+    assert methods_for(Wish(limit=Limit("kl", 0.02)), ["uniform", "alloc-c"], 8) == ["uniform", "alloc-c"]
     small = {n for n in TRIED if METHODS[n].small_passes}
     assert set(methods_for(Wish(1.5), [], 1)) == set(TRIED) - small
     assert set(methods_for(Wish(limit=Limit("accuracy", 1)), [], 8)) == set(TRIED) - small

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from allocmoe.errors import AllocMoEError, shown
@@ -66,15 +67,22 @@ def needed(sources: Sources, file: str, share: str, names: str) -> str:
     return table([f"no more loss than {name(BASELINE)} at {share}", *heads], rows)
 
 
-def ahead(sources: Sources, file: str, method: str, names: str, which: str = "paper") -> str:
-    """A method against others at equal distinct experts, over all models, at the paper's budgets or all `other`."""
+def ahead(
+    sources: Sources, file: str, method: str, names: str, which: str = "paper", metric: str = "perplexity"
+) -> str:  # fmt: skip
+    """A method against others at equal distinct experts, over all models, at the paper's budgets or all `other`; by
+    perplexity, or by `divergence` from the unchanged model."""
+    if metric not in ("perplexity", "divergence"):
+        raise AllocMoEError(f"unknown metric {shown(metric)}: expected perplexity or divergence")
     rows = []
     for other in names.split(","):
-        found = _compared(sources, file, method, other, which)
-        counts = [str(sum(c.perplexity == v for _, c in found)) for v in ("better", "~", "worse")]
-        rest = [f"{model} {c.budget}: {_change(c.ratio)}" for model, c in found if c.perplexity != "better"]
-        rows.append([name(other), *counts, "; ".join(rest) or "-"])
-    return table(["against", "ahead", "nothing shown", "behind", "not ahead at: difference of perplexity"], rows)
+        found = _compared(sources, file, method, other, which, metric)
+        counts = [str(sum(getattr(c, metric) == v for _, c in found)) for v in ("better", "~", "worse")]
+        rest = [(f"{model} {c.budget}", c) for model, c in found if getattr(c, metric) != "better"]
+        told = [f"{at}: {_change(c.ratio) if metric == 'perplexity' else _nats(c.kl)}" for at, c in rest]
+        rows.append([name(other), *counts, "; ".join(told) or "-"])
+    unit = "difference of perplexity" if metric == "perplexity" else "difference of KL divergence in nats"
+    return table(["against", "ahead", "nothing shown", "behind", f"not ahead at: {unit}"], rows)
 
 
 def leads(
@@ -89,23 +97,29 @@ def leads(
     return count(sum(holds(c.perplexity == verdict for _, c in others) for others in zip(*found, strict=True)), form)
 
 
-def _settings(sources: Sources, file: str, model: str) -> list[Setting]:
-    found = settings(sources.group(file, model))
+def _settings(sources: Sources, file: str, model: str, loss: str = "nll") -> list[Setting]:
+    found = settings(sources.group(file, model), loss)
     if not found:
         raise AllocMoEError(f"{file} has no quality of {shown(model)} as if decoding, with {BASELINE} and {ORIGINAL}")
     return found
 
 
-def _compared(sources: Sources, file: str, method: str, other: str, which: str) -> list[tuple[str, Comparison]]:
+def _compared(
+    sources: Sources, file: str, method: str, other: str, which: str, metric: str = "perplexity"
+) -> list[tuple[str, Comparison]]:
     """With their models, in all settings at the paper's budgets of a shape, or at all others."""
     if which not in ("paper", "other"):
         raise AllocMoEError(f"expected paper or other, not {shown(which)}")
     found = []
     for model in sources.models(file):
         papers = _papers(sources.original(file, model))
-        for setting in _settings(sources, file, model):
-            if (setting.budget in papers) if which == "paper" else (setting.budget not in papers):
-                found.append((model, Comparison(method, other, setting.budget, setting.ratio(method, other))))
+        for at in _settings(sources, file, model, "nll" if metric == "perplexity" else "kl"):
+            if (at.budget in papers) == (which == "paper"):
+                one = Comparison(method, other, at.budget)
+                if metric == "perplexity":
+                    found.append((model, replace(one, ratio=at.ratio(method, other))))
+                else:
+                    found.append((model, replace(one, kl=at.difference(method, other))))
     return found
 
 
@@ -120,6 +134,12 @@ def _change(ratio: Interval) -> str:
     if not math.isfinite(ratio.estimate):
         return "not measured there"
     return percents(Interval(*(v - 1 for v in ratio)), True, sign=True)
+
+
+def _nats(value: Interval) -> str:
+    if not math.isfinite(value.estimate):
+        return "not measured there"
+    return f"{value.estimate:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
 
 
 EXPERTS: dict[str, Callable[..., str]] = {
