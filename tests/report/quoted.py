@@ -204,7 +204,7 @@ FILES = {
     ],
     "allocated": [allocated()],
     "asked": [answered(piqa=(60, 80), hellaswag=(20, 80)), made("profile", None, None, plan=None, setup={})],
-    "few": [answered(piqa=(2, 4), bbh=(1, 4)), answered("uniform", boolq=(4, 4))],
+    "few": [answered(piqa=(2, 4), bbh=(1, 4), gsm8k=(0, 28)), answered("uniform", boolq=(4, 4))],
     "distilled": [made("training", None, None, plan=None, setup={}, details={"curve": [
         {"stage": "dense", "valid": 23.312}, {"stage": "distil", "minutes": 5.08, "tokens": 35840, "valid": 33.08},
     ]})],

@@ -107,7 +107,7 @@ def test_the_table_of_answers_above_guessing(sources: Sources) -> None:
     assert head == ["model", "data set", "items", "score", "guessing", "above"]
     for line, (task, right, items, chance, above) in zip(
         found, (("piqa", 60, 80, "50.0 %", "yes"), ("hellaswag", 20, 80, "25.0 %", "not shown"),
-                ("bbh", 1, 4, "-", "-")), strict=True,
+                ("bbh", 1, 4, "-", "-"), ("gsm8k", 0, 28, "0.0 %", "not shown")), strict=True,
     ):  # fmt: skip
         bounds = scipy.stats.binomtest(right, items).proportion_ci(method="wilson")
         score = f"{100 * right / items:.1f} % ({100 * bounds.low:.1f} to {100 * bounds.high:.1f})"

@@ -16,6 +16,8 @@ from allocmoe.report.style import ORIGINAL, name
 from allocmoe.stats import Interval
 from allocmoe.stats.paired import wilson
 
+ROUNDING = 1e-9
+"""Wilson's lower bound of no right answer is 0 but for rounding."""
 ABOVE = {True: "yes", False: "not shown", None: "-"}
 
 
@@ -35,7 +37,7 @@ def guessing(sources: Sources, *files: str) -> str:
     for (model, task), items in found.items():
         score, chance = wilson(items), SPECS[task].chance if task in SPECS else None
         guess = "-" if chance is None else f"{percent(chance)} %"
-        above = None if chance is None else score.low > chance
+        above = None if chance is None else score.low > chance + ROUNDING
         rows.append([model, f"`{task}`", str(len(items)), percents(score, True), guess, ABOVE[above]])
     return table(["model", "data set", "items", "score", "guessing", "above"], rows)
 
