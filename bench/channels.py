@@ -1,6 +1,6 @@
 """Is a rescale of every channel worth more than one of a layer? Alloc-C without, with one factor, and with a vector.
 
-    python bench/channels.py mini-olmoe --records reports/records/channels.jsonl
+    python bench/channels.py --model mini-olmoe --records reports/records/channels.jsonl
 
 A layer's factor is `<y_full, y_kept> / ||y_kept||^2`, a channel's the same over that channel alone, both of the same
 calibration text, as the quantity `rescale` has it. The last line of stdout is one JSON document.

@@ -1,6 +1,6 @@
 """Does a plan still hold on a copy of its model with rounded or pruned weights, or is a new profile worth it?
 
-    python bench/copies.py mini-olmoe --records reports/records/copies.jsonl
+    python bench/copies.py --model mini-olmoe --records reports/records/copies.jsonl
 
 Copies have expert weights rounded to 8 or 4 bits (groups of 16 along the input, one scale each), or three quarters of
 the experts: those with the largest saliency, as REAP prunes. On each copy, at half and three quarters of the

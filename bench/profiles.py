@@ -1,6 +1,6 @@
 """What a profile costs and what an allocation from it loses: Algorithm 1, KL by whole passes, one pass of gradients.
 
-    python bench/profiles.py mini-olmoe --records reports/records/profiles.jsonl
+    python bench/profiles.py --model mini-olmoe --records reports/records/profiles.jsonl
 
 Every profile is of the same text and gives k_l for the same rule: Alloc-T by contributions, at each budget. Costs are
 CPU seconds of one process, so that what else the machine does hardly matters; `over` is how many times as long

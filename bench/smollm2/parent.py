@@ -8,7 +8,6 @@ Through stock lm-eval, as everywhere in the project. One record about "quality".
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.records import Record
 from allocmoe.spec import fingerprint
 from bench.smollm2 import fetch
+from bench.smollm2.run import run
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -65,8 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AllocMoEError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main, "nothing was recorded; run the same command again")
