@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from allocmoe import documents, records
 from allocmoe.methods import method, sweep
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from allocmoe.plan import Plan
     from allocmoe.profile.sensitivity import Sensitivity
 
+T = TypeVar("T")
 Rows = Mapping[str, Sequence["Plan"]]
 """A table of an analysis: label of a row -> its plans, one a budget."""
 
@@ -77,6 +78,13 @@ class Setting:
         return Record(
             "analysis", *model, plan.method, plan.budget, plan.digest, setup, {}, details=plan.described()
         )  # fmt: skip
+
+    def bar(self, steps: Sequence[T], name: str) -> Iterable[T]:
+        """The steps of an analysis, with a bar over them."""
+        from tqdm import tqdm
+
+        found: Iterable[T] = tqdm(steps, desc=name, unit="plan", delay=2, disable=not self.progress)
+        return found
 
     def once(self, empty: Record, measure: Callable[[], Mapping[str, Any]]) -> Record:
         """The record of this key: from a file that has it, or filled with what `measure` returns, and appended."""

@@ -49,18 +49,18 @@ def order_of(count: int, number: int, seed: int) -> Tensor:
 def _run(setting: Setting) -> list[Record]:
     settings = [(replace(setting, batch=size), 0) for size in SIZES]
     settings += [(setting, number) for number in range(ORDERS) if number or setting.batch not in SIZES]
+    steps = [(one, number, plan) for one, number in settings for plan in one.plans(METHODS, [one.half])]
     found = []
-    for one, number in settings:
-        for plan in one.plans(METHODS, [one.half]):
+    for one, number, plan in setting.bar(steps, NAME):
 
-            def measure(one: Setting = one, number: int = number, plan: Plan = plan) -> dict[str, Any]:
-                with one.engine.using(plan), one.engine.count() as spent:
-                    nll = losses(one, order_of(len(one.text.ids), number, one.seed))
-                samples = {"nll": nll, "window_tokens": [one.text.ids.shape[1] - 1] * len(nll)}
-                metrics = {"perplexity": math.exp(math.fsum(nll) / len(nll))}
-                return {"metrics": metrics, "samples": samples, "spent": spent.summary()}
+        def measure(one: Setting = one, number: int = number, plan: Plan = plan) -> dict[str, Any]:
+            with one.engine.using(plan), one.engine.count() as spent:
+                nll = losses(one, order_of(len(one.text.ids), number, one.seed))
+            samples = {"nll": nll, "window_tokens": [one.text.ids.shape[1] - 1] * len(nll)}
+            metrics = {"perplexity": math.exp(math.fsum(nll) / len(nll))}
+            return {"metrics": metrics, "samples": samples, "spent": spent.summary()}
 
-            found.append(one.once(one.record(NAME, plan, order=number), measure))
+        found.append(one.once(one.record(NAME, plan, order=number), measure))
     return found
 
 

@@ -115,7 +115,7 @@ def _summary(kind: str, related: dict[str, list[float | None]]) -> dict[str, flo
 
 def _run(setting: Setting) -> list[Record]:
     found = []
-    for plan in setting.plans(METHODS, [setting.half])[1:]:
+    for plan in setting.bar(setting.plans(METHODS, [setting.half])[1:], NAME):
 
         def measure(plan: Plan = plan) -> dict[str, Any]:
             entropies, kept = seen(setting.engine, plan, setting.text, setting.batch)

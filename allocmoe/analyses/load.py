@@ -101,7 +101,7 @@ def _run(setting: Setting) -> list[Record]:
     plans += setting.plans(["alloc-moe"], [b for b in setting.budgets if b != setting.half])[1:]
     whole: Record | None = None
     found = []
-    for plan in plans:
+    for plan in setting.bar(plans, NAME):
 
         def measure(plan: Plan = plan, whole: Record | None = whole) -> dict[str, Any]:
             tokens, weights = counted(setting.engine, plan, setting.text, setting.batch)

@@ -106,10 +106,10 @@ def _run(setting: Setting) -> list[Record]:
         metrics = {"kl": sum(means) / len(means), "kl_most": max(most), "flips": flips}
         return {"metrics": metrics, "samples": {"kl": means, "window_tokens": [victims.shape[1] - 1] * len(means)}}
 
+    steps = [(plan, kind) for plan in setting.plans(METHODS, [setting.half]) for kind in KINDS]
     return [
         setting.once(setting.record(NAME, plan, beside=kind, victims=len(victims)), partial(measure, plan, kind))
-        for plan in setting.plans(METHODS, [setting.half])
-        for kind in KINDS
+        for plan, kind in setting.bar(steps, NAME)
     ]
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from allocmoe.report.results import Quality, Speed
 
 HALF = 0.5
-SPARE = {"activations": 1.1, "distinct": 1.02}
-"""How much more than its budget a plan may spend, and how many more experts than uniform it may touch, to be chosen."""
+SPARE = 1.02
+"""How much more than its price a plan may take to be chosen: of its budget, or of the distinct experts of uniform."""
 
 
 def half(rows: Sequence[Any]) -> int:
@@ -33,17 +33,18 @@ def rivals(q: Quality, budget: int) -> list[QualityRow]:
     price that it does not pay.
     """
     paired = [(r, row) for r, row in zip(q.group.records, q.rows, strict=True) if row.budget == budget]
-    decoded = q.group.setup.get("passes") == "decode"
     most = next((touched(r) for r, row in paired if row.method == BASELINE), math.nan)
-    found = []
-    for record, row in paired:
-        if decoded and math.isfinite(most):
-            within = touched(record) <= SPARE["distinct"] * most
-        else:
-            within = not row.spent > SPARE["activations"] * budget
-        if within and row.method != ORIGINAL:
-            found.append(row)
-    return found
+    by_experts = q.group.setup.get("passes") == "decode" and math.isfinite(most)
+
+    def affordable(record: Record) -> bool:
+        return touched(record) <= SPARE * most if by_experts else within(record)
+
+    return [row for record, row in paired if row.method != ORIGINAL and affordable(record)]
+
+
+def within(record: Record) -> bool:
+    """Whether a record spent no more than its budget, or does not say."""
+    return record.spent.get("per_token", 0) <= SPARE * (record.budget or 0)
 
 
 def touched(record: Record) -> float:

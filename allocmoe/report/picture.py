@@ -14,7 +14,8 @@ from pathlib import Path
 
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError
-from allocmoe.report.prose.sources import Sources, within
+from allocmoe.report.answer import within
+from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import FOCUS, GREY, ORIGINAL, name, style
 
 TOP, LOW = 15.0, -2.5  # of the perplexity axis, in %

@@ -195,7 +195,7 @@ FILES = {
     "tasked": [tasked("mini-olmoe", "original", 8), tasked("mini-olmoe", "uniform", 4)],
     "pruned": [  # the best of them spends all that the model has
         replace(tasked("mini-olmoe", m, b), spent={"per_token": spent})
-        for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.2), ("alloc-moe", 4, 4))
+        for m, b, spent in (("original", 8, 8), ("reap", 4, 8), ("alloc-l", 4, 4.05), ("alloc-moe", 4, 4))
     ],
     "decoded": [decoded(*p, 10 + i) for i, p in enumerate(plans("alloc-moe"))],
     "lines": lines(),

@@ -45,6 +45,13 @@ def test_who_spends_more_than_the_budget_is_not_picked():
     assert answer.pick(pruned).method == "alloc-t"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("spent", "chosen"), [(24.4, "alloc-moe"), (24.6, "alloc-t")])
+def test_a_threshold_that_spends_over_two_percent_more_is_not_picked(spent, chosen):
+    made = [quality(*p) for p in FEW]
+    q = group(*(replace(r, spent={"per_token": spent}) if r.method == "alloc-moe" else r for r in made))
+    assert answer.pick(q).method == chosen  # type: ignore[union-attr]
+
+
 def test_as_if_decoding_the_price_is_distinct_experts():
     experts = {"original": 40.0, "uniform": 25.0, "alloc-moe": 24.0, "alloc-moe-refill": 24.5, "xshare": 30.0}
     made = [decoded(m, 48 if m == "original" else 24, d) for m, d in experts.items()]

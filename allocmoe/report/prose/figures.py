@@ -11,9 +11,10 @@ from allocmoe import stats
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.methods import METHODS
 from allocmoe.records import Record
+from allocmoe.report.answer import within
 from allocmoe.report.groups import Group
 from allocmoe.report.prose.forms import count, flag, formatted, listed, percent, percents, ratio
-from allocmoe.report.prose.sources import Sources, picked, within
+from allocmoe.report.prose.sources import Sources, picked
 from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval

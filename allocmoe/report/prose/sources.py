@@ -101,11 +101,6 @@ class Sources:
         return self.kept[key]
 
 
-def within(record: Record) -> bool:
-    """Whether a record spent no more than its budget, to a tenth: a rule that prunes experts budgets something else."""
-    return record.spent.get("per_token", 0) <= 1.1 * (record.budget or 0)
-
-
 def picked(group: Group, method: str, budget: str) -> Record:
     """The record of a method at a budget in a group. AllocMoEError where there is none."""
     found = [r for r in group.records if r.method == method and (method == ORIGINAL or at(r, budget))]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
 from allocmoe.methods import METHODS
+from allocmoe.report.answer import within
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, percents, ratio, table
-from allocmoe.report.prose.sources import Sources, within
+from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
 
