@@ -21,6 +21,7 @@ from allocmoe.cli.common import (
     Text,
     check_writable,
     load_engine,
+    note_made_up,
     notes,
     out,
     print_json,
@@ -63,9 +64,10 @@ def analyse(
     """
     chosen = [known(name) for name in analysis or ANALYSES]
     check_writable(to)
-    engine = load_engine(model, dtype, device)
     texts = calibration or ["mini-train"]
     asked = items if any(one.scored for one in chosen) else 0
+    note_made_up(model, {"--text": text, "--calibration": texts[0]}, bool(asked) and not task)
+    engine = load_engine(model, dtype, device)
     setting = _setting(
         engine, to, beside or [], (text, windows, window, batch), (asked, task, data_root),
         (texts, calibration_windows), profile, seed, not as_json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,18 @@ out = Console()
 notes = Console(stderr=True)
 INTERRUPTED = 130
 
-Model = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of an embedded model.")]
+Model = Annotated[str, typer.Argument(help="A checkpoint folder, a name on the hub, or an embedded model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the last line of stdout.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda; vLLM takes the one it was built for.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
-Text = Annotated[str, typer.Option(help="A text file (plain or .xz), or mini-train or mini-test, which are generated.")]
+Text = Annotated[
+    str,
+    typer.Option(
+        help="A text file (plain or .xz); mini-train or mini-test, generated for the embedded models; "
+        "wikitext2-train or wikitext2-test, from the hub."
+    ),
+]
 Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
 Engine = Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")]
 DataRoot = Annotated[
@@ -53,6 +60,27 @@ def check_machine(dtype: str, device: str) -> None:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     if device not in devices:
         raise AllocMoEError(f"no device {device!r} here: expected {' or '.join(devices)}")
+
+
+def note_made_up(model: str, texts: Mapping[str, str], tasks: bool = False) -> None:
+    """A word where a model that does not ship is judged by what was generated for those that do.
+
+    Args:
+        model: as the verbs take it.
+        texts: option -> the text that it has.
+        tasks: whether it is asked the embedded tasks.
+    """
+    from allocmoe.data.text import EMBEDDED
+    from allocmoe.mini import embedded
+
+    found = {option: f"{text} was generated" for option, text in texts.items() if text in EMBEDDED}
+    found |= {"--suite, --task or --items 0": "the embedded tasks were made up"} if tasks else {}
+    if not embedded(model):
+        for option, what in found.items():
+            notes.print(
+                f"note: {what} for the embedded models and says little of another: give {option}",
+                style="yellow", highlight=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def check_engine(engine: str) -> None:

@@ -21,6 +21,7 @@ from allocmoe.cli.common import (
     check_engine,
     check_machine,
     check_writable,
+    note_made_up,
     notes,
     out,
     print_json,
@@ -98,6 +99,7 @@ def eval(
         wanted = [make("original", spec, fingerprint, spec.original_budget), *known]
         for plan in wanted:
             plan.check_model(spec, fingerprint)
+        note_made_up(model, {"--text": text}, tasks=bool(items) and not suite and not task)
         found = fill(measurer, wanted, to, progress=not as_json)
     if as_json:
         rows = [{"method": r.method, "budget": r.budget, "spent": r.spent["per_token"], **r.metrics} for r in found]

@@ -19,6 +19,7 @@ from allocmoe.cli.common import (
     Text,
     check_writable,
     load_engine,
+    note_made_up,
     notes,
     out,
     print_json,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    model: Annotated[str | None, typer.Argument(help="A checkpoint folder or embedded model to describe.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A checkpoint folder, a name on the hub, or an embedded model."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What ships, what is supported; or the routing shape and budgets of one model.
@@ -104,6 +108,7 @@ def profile(
     check_writable(to)
     engine = load_engine(model, dtype, device)
     calibration = cut(engine.tokenizer, text, windows, window)
+    note_made_up(model, {"--text": text})
     found = kept(
         engine, calibration, batch, to,
         quantities=wanted, naive=naive, seed=seed, progress=not as_json, decode_batch=decode_batch,

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from allocmoe.cli.common import (
+    DataRoot,
     Device,
     Dtype,
     Engine,
@@ -21,6 +22,7 @@ from allocmoe.cli.common import (
     check_engine,
     check_machine,
     check_writable,
+    note_made_up,
     notes,
     out,
     print_json,
@@ -29,7 +31,7 @@ from allocmoe.cli.common import (
 UNMET = 3
 BUSY = 0.1
 """A fit that is off by more, relative, is worth a word."""
-Timed = Annotated[str, typer.Argument(help="A checkpoint folder, an embedded model, or a shape as for bench.")]
+Timed = Annotated[str, typer.Argument(help="A checkpoint folder, a hub name, an embedded model, or a shape of bench.")]
 
 
 def fit(
@@ -102,6 +104,10 @@ def tune(
         str | None, typer.Option(help="Shape whose steps are timed. Default: an embedded model's -wide one.")
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="Items per data set, for a loss in points.")] = 100,
+    task: Annotated[
+        list[str] | None, typer.Option(help="For a loss in points: as of eval; repeat. Default: embedded.")
+    ] = None,
+    data_root: DataRoot = None,
     engine: Engine = "transformers",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -110,7 +116,7 @@ def tune(
 ) -> None:
     """Find the plan that makes decode so much faster at the least loss, or that is fastest at so little loss.
 
-    Profiles the model, fits what a step costs here, measures the candidates that could win, and times the best.
+    Fits what a step costs here, profiles the model, measures the candidates that could win, and times the best.
     Exit 0: the wish is met; 3: it cannot be had, and the nearest that can is told. Interrupted, it goes on.
     Example: [bold]allocmoe tune mini-qwen --speedup 1.2 --minutes 3 --out out/tune[/bold]
     """
@@ -122,10 +128,13 @@ def tune(
     check_machine(dtype, device)
     wish = Wish(speedup, Limit.parse(max_loss) if max_loss is not None else None)
     asked = tuning.Model(
-        model, engine, shape, text, calibration, dtype, device, tuple(method or ()), items, seed
+        model, engine, shape, text, calibration, dtype, device, tuple(method or ()), items, tuple(task or ()),
+        str(data_root) if data_root else None, seed,
     )  # fmt: skip
     tuning.check(asked, wish, batch, minutes)
     check_writable(to / "records.jsonl")
+    asks_made_up = wish.metric == "accuracy" and not task
+    note_made_up(model, {"--text": text, "--calibration": calibration}, asks_made_up)
     found = tuning.tune(asked, wish, to, batch=batch, minutes=minutes, progress=not as_json)
     if as_json:
         print_json(found)
@@ -148,8 +157,6 @@ def tune(
     if not found["met"]:
         notes.print(f"{found['asked']} cannot be had: the table has the nearest that can", style="red", highlight=False)
     config = json.dumps({"allocmoe": {"plan": found["plan"]}})
-    line = shlex.join(
-        ["vllm", "serve", str(resolve(model)), "--no-enable-prefix-caching", "--additional-config", config]
-    )
+    line = shlex.join(["vllm", "serve", str(resolve(model)), "--dtype", dtype, "--additional-config", config])
     out.print(f"To serve it (docs/serve.md): {line}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if found["met"] else UNMET)

@@ -37,6 +37,8 @@ DESIGN, HELD_OUT = "design", "held-out"
 """Methods of the plans that are fitted, and of those that are not."""
 PRICED = (PLAIN, "refill", "alloc_t", "alloc_t_refill")
 """The token rules that a fit times."""
+LIKE = {"threshold": "alloc_t"}
+"""Token rules that take no more work than one of them, and are priced as it."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,11 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in MODELS.glob("*/config.json"))
 
 
+def embedded(model: str) -> bool:
+    """Whether a name or a folder is that of a model that ships."""
+    return model in shipped() or Path(model).resolve().parent == MODELS.resolve()
+
+
 def resolve(model: str) -> Path:
     """The folder of an embedded model's name, of a path, or of a name on the Hugging Face hub, which is
     downloaded unless it is there. AllocMoEError if that fails."""

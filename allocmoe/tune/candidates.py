@@ -15,7 +15,7 @@ from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.quality import evaluate
 from allocmoe.evaluate.tasks.suite import TaskSuite
-from allocmoe.measure.fit import PRICED
+from allocmoe.measure.fit import LIKE, PRICED
 from allocmoe.methods import METHODS, allocate, method
 from allocmoe.plan import Plan
 from allocmoe.profile.sensitivity import Sensitivity
@@ -66,8 +66,8 @@ def methods_for(wish: Wish, asked: Sequence[str], batch: int) -> list[str]:
     usual = TRIED if wish.metric == "perplexity" else sorted(TRIED, key=lambda name: name not in NEAR)
     named = [name for name in asked or usual if method(name) and name != "original"]
     for name in named:
-        if METHODS[name].token_rule not in PRICED:
-            raise AllocMoEError(f"no fit times the token rule of {name}: expected methods of {', '.join(PRICED)}")
+        if METHODS[name].token_rule not in (known := (*PRICED, *LIKE)):
+            raise AllocMoEError(f"no fit times the token rule of {name}: expected methods of {', '.join(known)}")
     large = wish.metric == "accuracy" or batch == 1
     if not (left := [n for n in named if not (large and METHODS[n].small_passes)]):
         why = "in tasks, which run as prefill" if batch > 1 else "for one sequence at a time"
@@ -78,7 +78,7 @@ def methods_for(wish: Wish, asked: Sequence[str], batch: int) -> list[str]:
 def predicted(cost: StepCost, record: Record, rule: str, batch: int) -> float:
     """ms of a decode step of `batch` sequences, from what a quality record spent as if decoding."""
     spent = record.spent
-    return cost.of(batch, rule, sum(spent["distinct_per_layer"]), batch * sum(spent["per_layer"]))
+    return cost.of(batch, LIKE.get(rule, rule), sum(spent["distinct_per_layer"]), batch * sum(spent["per_layer"]))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Model:
     device: str = "cpu"
     methods: tuple[str, ...] = ()
     items: int = 0
+    tasks: tuple[str, ...] = ()
+    data_root: str | None = None
     seed: int = 0
 
     @property
@@ -101,7 +103,8 @@ class _Search:
         engine = HFEngine.load(mini.resolve(model.name), model.dtype, model.device)
         self._say(f"2 of 4: what {', '.join(names)} need to know of {model.name}")
         known = self._profile(engine, names, calibration, cost.pair > 0)
-        suite = TaskSuite(engine) if self.wish.metric == "accuracy" else None
+        tasks = list(model.tasks) or None
+        suite = TaskSuite(engine, tasks, data_root=model.data_root) if self.wish.metric == "accuracy" else None
         field = Field(
             engine, known, cost, self.batch, self.wish, self._path, suite, model.items if suite else 0, model.seed,
             self.progress,

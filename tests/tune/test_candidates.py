@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +13,9 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
 from allocmoe.plan import Plan
 from allocmoe.records import Record
+from allocmoe.records.step import StepCost
 from allocmoe.stats import Interval
-from allocmoe.tune.candidates import NEAR, TRIED, Tried, grid, methods_for, ranked, refined
+from allocmoe.tune.candidates import NEAR, TRIED, Tried, grid, methods_for, predicted, ranked, refined
 from allocmoe.tune.wish import Limit, Wish
 
 LAYERS, TOP = 4, 8
@@ -76,6 +79,14 @@ def test_a_grid_holds_the_least_and_leaves_the_whole(layers: int, top: int) -> N
     assert found == sorted(set(found), reverse=True)
 
 
+def test_a_threshold_is_priced_as_the_rule_that_sorts_a_batch() -> None:
+    cost = StepCost({8: 10.0}, {"alloc_t": 0.5}, 0.25, 0.125)
+    record = replace(BARE, spent={"distinct_per_layer": [4.0, 2.0], "per_layer": [2.0, 1.0]})
+    assert predicted(cost, record, "threshold", 8) == predicted(cost, record, "alloc_t", 8) == 10.5 + 1.5 + 3.0
+    with pytest.raises(AllocMoEError, match="naee"):
+        predicted(cost, record, "naee", 8)
+
+
 def test_methods_that_can_be_judged() -> None:
     assert methods_for(Wish(1.5), [], 8) == list(TRIED)
     near = methods_for(Wish(limit=Limit("kl", 0.02)), [], 8)
@@ -86,6 +97,7 @@ def test_methods_that_can_be_judged() -> None:
     small = {n for n in TRIED if METHODS[n].small_passes}
     assert set(methods_for(Wish(1.5), [], 1)) == set(TRIED) - small
     assert set(methods_for(Wish(limit=Limit("accuracy", 1)), [], 8)) == set(TRIED) - small
+    assert methods_for(Wish(1.5), ["alloc-c-causal"], 8) == ["alloc-c-causal"]
     with pytest.raises(AllocMoEError, match="prefill"):
         methods_for(Wish(limit=Limit("accuracy", 1)), ["oea"], 8)
     with pytest.raises(AllocMoEError, match="one sequence at a time"):

@@ -24,8 +24,9 @@ T = TypeVar("T")
 class Sources:
     """The records below a folder of reports; every file is read when a figure first asks for it.
 
-    Files are named without folder and suffix. Models of random weights may be named by their shape alone. A budget is
-    a number of activations, or a fraction of the model's own: 1/2. The unchanged model has one, whatever is asked.
+    Files are named without folder and suffix; several are joined by commas, and read as one. Models of random weights
+    may be named by their shape alone. A budget is a number of activations, or a fraction of the model's own: 1/2. The
+    unchanged model has one, whatever is asked.
 
     Every method raises AllocMoEError for what the records do not hold.
     """
@@ -34,8 +35,9 @@ class Sources:
     kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def records(self, name: str) -> list[Record]:
-        """All records of a file."""
-        return self._once(("records", name), lambda: records.load(self._file(name)))
+        """All records of a file, or of several together."""
+        files = [self._file(one) for one in name.split(",")]
+        return self._once(("records", name), lambda: [r for path in files for r in records.load(path)])
 
     def models(self, name: str, about: str = "quality") -> list[str]:
         """The models of a file, in their order."""
