@@ -7,12 +7,16 @@ from collections.abc import Callable
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
 from allocmoe.methods import METHODS
+from allocmoe.records import Record
 from allocmoe.report.answer import within
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, percents, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
+
+OVER = " \N{DAGGER}"
+"""Of a cell whose plan spends more than its budget, see `answer.within`."""
 
 
 def methods(sources: Sources) -> str:
@@ -44,18 +48,20 @@ def caveats(sources: Sources) -> str:
 def quality(sources: Sources, file: str, model: str) -> str:
     """Perplexity, and mean accuracy in %, of every method at every budget of a model.
 
-    The best of a column is bold, among those that spend the budget.
+    The best of a column is bold, among those that spend the budget; what spends more is marked.
     """
     budgets = sources.budgets(file, model)
-    found = {(r.method or "", r.budget or 0): r.metrics for r in sources.group(file, model).records}
+    found = {(r.method or "", r.budget or 0): r for r in sources.group(file, model).records}
     bests = {(b, m): best(sources, file, m, model, b) for b in budgets for m in ("perplexity", "accuracy")}
 
     def cell(method: str, budget: int) -> str:
         if (method, budget) not in found:
             return "-"
-        metrics = found[method, budget]
-        texts = {"perplexity": f"{metrics['perplexity']:.2f}", "accuracy": percent(metrics[f"group/{MEAN}"])}
-        return ", ".join(f"**{t}**" if method in bests.get((budget, m), ()) else t for m, t in texts.items())
+        record = found[method, budget]
+        known = record.metrics
+        texts = {"perplexity": f"{known['perplexity']:.2f}", "accuracy": percent(known[f"group/{MEAN}"])}
+        bold = [f"**{t}**" if method in bests.get((budget, m), ()) else t for m, t in texts.items()]
+        return ", ".join(bold) + _over(record)
 
     whole = sources.original(file, model)
     first = [f"unchanged ({whole.budget})", *[cell(ORIGINAL, whole.budget or 0)] * len(budgets)]
@@ -63,9 +69,14 @@ def quality(sources: Sources, file: str, model: str) -> str:
     return table([model, *map(str, budgets)], [first, *rows])
 
 
+def _over(record: Record) -> str:
+    """The mark of what spends more than its budget."""
+    return "" if within(record) else OVER
+
+
 def distances(sources: Sources, file: str, model: str) -> str:
     """KL divergence from the unchanged model in nats, and perplexity, of every method at every budget of a model. The
-    least divergence of a column is bold, among those that spend the budget."""
+    least divergence of a column is bold, among those that spend the budget; what spends more is marked."""
     budgets = sources.budgets(file, model)
     found = {(r.method or "", r.budget or 0): r for r in sources.group(file, model).records if r.method != ORIGINAL}
     least = {b: min(r.metrics["kl"] for (_, at), r in found.items() if at == b and within(r)) for b in budgets}
@@ -75,7 +86,7 @@ def distances(sources: Sources, file: str, model: str) -> str:
             return "-"
         metrics = found[method, budget].metrics
         mark = "**" if metrics["kl"] == least[budget] else ""
-        return f"{mark}{metrics['kl']:.3f}{mark}, {metrics['perplexity']:.1f}"
+        return f"{mark}{metrics['kl']:.3f}{mark}, {metrics['perplexity']:.1f}{_over(found[method, budget])}"
 
     whole = sources.original(file, model)
     first = [f"unchanged ({whole.budget})", *[f"0, {whole.metrics['perplexity']:.1f}"] * len(budgets)]
