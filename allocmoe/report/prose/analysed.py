@@ -8,19 +8,20 @@ from typing import Any
 from allocmoe.analyses import paper
 from allocmoe.analyses.ablation import METHODS as APART
 from allocmoe.analyses.layer_rules import METHODS as LAYERS
+from allocmoe.analyses.neighbours import NAME as NEIGHBOURS
 from allocmoe.analyses.token_rules import METHODS as TOKENS
 from allocmoe.errors import AllocMoEError, shown
+from allocmoe.records import Record
 from allocmoe.report import by_budget
 from allocmoe.report.groups import groups
-from allocmoe.report.prose.forms import formatted, table
+from allocmoe.report.prose.forms import formatted, percent, table
 from allocmoe.report.prose.sources import Sources, at
 from allocmoe.report.results import Quality, Results
 from allocmoe.report.sections import batch as batch_section
 from allocmoe.report.sections import entropy as entropy_section
 from allocmoe.report.sections import load as load_section
-from allocmoe.report.sections import neighbours as neighbours_section
 from allocmoe.report.studied import Study, compared, named, tabled
-from allocmoe.report.style import name
+from allocmoe.report.style import name, rank
 from allocmoe.report.words import DASH
 
 COMPARED = {"ablation": APART, "layer_rules": LAYERS, "token_rules": TOKENS}
@@ -93,12 +94,17 @@ def mixed(sources: Sources, file: str) -> str:
 
 
 def strangers(sources: Sources, file: str) -> str:
-    """How far neighbours that are chosen for it move a request's predictions, of every plan."""
-    rows = []
-    for block in neighbours_section.blocks(_results(sources, file)):
-        model = block.title.split(": ", 1)[1].split(" ")[0]
-        rows += [[model, name(row["method"]), row["beside"], *row["cells"]] for row in block.facts["rows"]]
-    return table(["model", "plan", "beside", "mean KL, nats", "largest", "most likely token changes"], rows)
+    """How far neighbours that are chosen for it move a request's predictions, of every plan and model: mean KL
+    divergence in nats and the share of most likely tokens that change, of the kind of neighbours that moves more."""
+    found = sorted((r for r in sources.records(file) if named(r) == NEIGHBOURS), key=lambda r: rank(r.method or ""))
+    models, methods = dict.fromkeys(r.model for r in found), dict.fromkeys(r.method or "" for r in found)
+    worst = {(r.model, r.method or ""): r for r in sorted(found, key=lambda r: r.metrics["kl"])}
+
+    def cell(record: Record | None) -> str:
+        return f"{record.metrics['kl']:.2g}, {percent(record.metrics['flips'])} %" if record else "-"
+
+    rows = [[name(method), *(cell(worst.get((model, method))) for model in models)] for method in methods]
+    return table(["plan", *models], rows)
 
 
 def analysed(
@@ -116,7 +122,7 @@ def analysed(
 
 def _results(sources: Sources, files: str) -> Results:
     """Records of files as sections read them, without the verdicts, which take long and are not needed."""
-    found = [record for file in files.split(",") for record in sources.records(file)]
+    found = sources.records(files)
     return Results(found, [Quality(g, [], []) for g in groups(found, "quality")], [], [])
 
 
