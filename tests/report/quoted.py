@@ -223,11 +223,6 @@ FILES = {
     ]})],
     "dense": [beside("mini-olmoe", "own", 0.0), beside("dense", "own", -0.1), beside("mini-olmoe", "real", 1.0),
               beside("dense", "real", 1.1)],
-    "normalize": [
-        made("quality", "original", 8, setup={}, samples=NLL, metrics={"perplexity": 1.0}),
-        made("quality", "alloc-moe", 4, setup={}, samples={**NLL, "nll": [1.1, 2.1]},
-             details={"origin": {"normalize": "raw"}}),
-    ],
 }  # fmt: skip
 
 

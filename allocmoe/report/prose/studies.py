@@ -9,7 +9,7 @@ from typing import Any
 from allocmoe import mini
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.records import Record
-from allocmoe.report.prose.forms import formatted, percent, percents, ratio, table
+from allocmoe.report.prose.forms import formatted, percent, ratio, table
 from allocmoe.report.prose.sources import Sources
 from allocmoe.report.rows import perplexity_ratio
 from allocmoe.report.style import MEAN
@@ -107,21 +107,6 @@ def training(sources: Sources) -> str:
     return table(["model", "minutes", "steps", "tokens", "loss on held-out text, exercises, answers (nats)"], rows)
 
 
-def normalized(sources: Sources) -> str:
-    """Perplexity of Alloc-MoE over the unchanged model's, with the rows of S as they are, as ratios, as logarithms."""
-    records = sources.records("normalize")
-    (whole,) = [r for r in records if r.method == "original"]
-    rows = []
-    for r in records:
-        if r is not whole:
-            value = perplexity_ratio(r, whole)[0]
-            change = percents(value._replace(estimate=value.estimate - 1, low=value.low - 1, high=value.high - 1), True)
-            rows.append([str(r.budget), str(r.details["origin"].get("normalize", "-")), change])
-    return table(
-        ["budget", "rows of S", "perplexity over the unchanged model's"], sorted(rows, key=lambda c: -int(c[0]))
-    )
-
-
 def curve(sources: Sources, file: str) -> str:
     """How a distilled model came to its dense parent: perplexity of held-out text at every point of its training."""
     trained = [r for r in sources.records(file) if r.about == "training"]
@@ -155,6 +140,5 @@ STUDIES: dict[str, Callable[..., str]] = {
     "detectors": detectors,
     "faults": faults,
     "gate": gate,
-    "normalized": normalized,
     "training": training,
 }
