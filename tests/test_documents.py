@@ -32,7 +32,7 @@ def test_every_figure_is_as_the_records_have_it(capsys: pytest.CaptureFixture[st
 
 
 def test_the_picture_is_as_the_records_have_it() -> None:
-    drawn = picture(Sources(ROOT / "reports"), "embedded")
+    drawn = picture(Sources(ROOT / "reports"), "embedded,contributions")
     assert drawn == (ROOT / "docs/picture.svg").read_text("utf-8"), "draw it: python -m allocmoe.report.picture"
 
 

@@ -19,7 +19,7 @@ from allocmoe.report.prose.sources import Sources
 from allocmoe.report.style import FOCUS, GREY, ORIGINAL, name, style
 
 TOP, LOW = 15.0, -2.5  # of the perplexity axis, in %
-COLOURED = (FOCUS, "alloc-t", "alloc-l", "uniform")
+COLOURED = (FOCUS, "alloc-c", "alloc-t", "alloc-l", "uniform")
 WIDTH, HEIGHT, LEFT, GAP, ABOVE, BELOW = 860, 330, 62, 26, 78, 62
 MARGIN = 0.04  # of a panel's width, left and right of the points
 TICKS = (1.0, 0.75, 0.5)
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0: written; 2: the records do not give it."""
     parser = argparse.ArgumentParser(prog="python -m allocmoe.report.picture", description=__doc__)
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder with records/")
-    parser.add_argument("--records", default="embedded", help="name of the records file")
+    parser.add_argument("--records", default="embedded,contributions", help="name of the records file; several with commas")
     parser.add_argument("--out", type=Path, default=Path("docs/picture.svg"))
     asked = parser.parse_args(arguments)
     try:
