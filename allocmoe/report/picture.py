@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0: written; 2: the records do not give it."""
     parser = argparse.ArgumentParser(prog="python -m allocmoe.report.picture", description=__doc__)
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder with records/")
-    parser.add_argument("--records", default="embedded,contributions", help="name of the records file; several with commas")
+    parser.add_argument("--records", default="embedded,contributions", help="records file, or several with commas")
     parser.add_argument("--out", type=Path, default=Path("docs/picture.svg"))
     asked = parser.parse_args(arguments)
     try:

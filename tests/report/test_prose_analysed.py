@@ -30,6 +30,18 @@ def test_the_table_of_a_study(sources: Sources) -> None:
         value("table", "study k_base mini-qwen studied", sources)
 
 
+def test_the_table_of_batch_sizes(sources: Sources) -> None:
+    head, *found = rows("sizes", "studied", sources)
+    made = {(r.method, r.setup["text_batch"]): r.metrics["perplexity"]
+            for r in analysed.batches() if r.setup["analysis"]["order"] == 0}  # fmt: skip
+    counts = sorted({count for _, count in made})
+    assert head == ["model", "plan", *map(str, counts)]
+    for model, plan, *cells in found:
+        method = {"Alloc-T": "alloc-t", "Alloc-MoE": "alloc-moe"}[plan]
+        assert model == "mini-deepseek"
+        assert cells == [f"{100 * (made[method, c] / made['original', c] - 1):+.2f} %" for c in counts]
+
+
 def test_the_table_of_strangers(sources: Sources) -> None:
     head, *found = rows("strangers", "studied", sources)
     assert head == ["plan", "mini-deepseek"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from allocmoe.analyses import paper
 from allocmoe.analyses.ablation import METHODS as APART
+from allocmoe.analyses.batch import NAME as BATCH
 from allocmoe.analyses.layer_rules import METHODS as LAYERS
 from allocmoe.analyses.neighbours import NAME as NEIGHBOURS
 from allocmoe.analyses.token_rules import METHODS as TOKENS
@@ -21,7 +22,7 @@ from allocmoe.report.sections import batch as batch_section
 from allocmoe.report.sections import entropy as entropy_section
 from allocmoe.report.sections import load as load_section
 from allocmoe.report.studied import Study, compared, named, tabled
-from allocmoe.report.style import name, rank
+from allocmoe.report.style import ORIGINAL, name, rank
 from allocmoe.report.words import DASH
 
 COMPARED = {"ablation": APART, "layer_rules": LAYERS, "token_rules": TOKENS}
@@ -93,6 +94,22 @@ def mixed(sources: Sources, file: str) -> str:
     return table(["model", "plan", "perplexity, lowest and highest", "a window's loss moves by", "at most"], rows)
 
 
+def sizes(sources: Sources, file: str) -> str:
+    """Perplexity over the unchanged model's, by how many windows share a pass."""
+    found = [r for r in sources.records(file) if named(r) == BATCH and r.setup["analysis"]["order"] == 0]
+    values = {(r.model, r.method or "", r.setup["text_batch"]): r.metrics["perplexity"] for r in found}
+    counts = sorted({count for *_, count in values})
+    plans = dict.fromkeys((model, method) for model, method, _ in values if method != ORIGINAL)
+
+    def cell(model: str, method: str, count: int) -> str:
+        if (model, method, count) not in values:
+            return "-"
+        return f"{percent(values[model, method, count] / values[model, ORIGINAL, count] - 1, 2, True)} %"
+
+    rows = [[model, name(method), *(cell(model, method, c) for c in counts)] for model, method in plans]
+    return table(["model", "plan", *map(str, counts)], rows)
+
+
 def strangers(sources: Sources, file: str) -> str:
     """How far neighbours that are chosen for it move a request's predictions, of every plan and model: mean KL
     divergence in nats and the share of most likely tokens that change, of the kind of neighbours that moves more."""
@@ -136,6 +153,7 @@ ANALYSED: dict[str, Callable[..., Any]] = {
     "load": load,
     "kept": kept,
     "mixed": mixed,
+    "sizes": sizes,
     "strangers": strangers,
 }
 VALUES: dict[str, Callable[..., str]] = {"analysed": analysed}
