@@ -25,7 +25,7 @@ from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import TEXT, Measurer
 from allocmoe.methods import allocate, needs
 from allocmoe.plan import Plan
-from allocmoe.profile.algorithm1 import block_of
+from allocmoe.profile.algorithm1 import block_of, each_output
 from allocmoe.profile.quantities.rescale import TOKENS
 from allocmoe.profile.run import profile
 from allocmoe.records import Record
@@ -98,8 +98,7 @@ def by_channel(engine: HFEngine, plan: Plan, ids: Tensor) -> list[Tensor]:
             worth, place = in_order(weights, index, torch.tensor(numbers["norms"]))
             weights, index = weights.gather(-1, place), index.gather(-1, place)
             chosen, _, keep = plan.rule.select(Candidates(weights, index, worth=worth), numbers)
-            each = block.experts(x.repeat_interleave(plan.top_k, 0), index.reshape(-1, 1), weights.reshape(-1, 1))
-            each = each.view(*index.shape, -1).double()
+            each = each_output(block, x, weights, index).double()
             first = each[:, : chosen.shape[1]]
             full, kept = each.sum(1), (first if keep is None else first * keep[:, :, None]).sum(1)
             size = kept.square().sum(0)

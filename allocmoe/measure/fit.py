@@ -254,6 +254,7 @@ def start(
 ) -> dict[str, Any]:  # fmt: skip
     """Start an engine and fit its steps, see `fit`: the cost record's document."""
     started = live(engine, model, dtype, device, seed)
-    found = fit(started, batches, protocol, path, seed, progress)
-    started.close()
-    return found.to_dict()
+    try:
+        return fit(started, batches, protocol, path, seed, progress).to_dict()
+    finally:
+        started.close()

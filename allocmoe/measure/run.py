@@ -21,10 +21,9 @@ from tqdm import tqdm
 
 from allocmoe import mini, records
 from allocmoe.errors import AllocMoEError
-from allocmoe.measure import protocol as speed
-from allocmoe.measure.starts import apart, live
+from allocmoe.measure.starts import apart, timed
 from allocmoe.measure.suite import Suite
-from allocmoe.measure.wide import WIDE, transplanted
+from allocmoe.measure.wide import WIDE
 from allocmoe.methods import needs, sweep
 from allocmoe.plan import Plan
 from allocmoe.records import Record
@@ -149,15 +148,8 @@ def _speed(
     if progress:
         tqdm.write(f"start {number + 1} of {suite.starts}: {engine}, {model}", file=sys.stderr)
     documents = [plan.to_dict() for plan in plans]
-    found = apart(f"{engine} with {model}", start, suite, engine, model, documents, progress)
+    found = apart(
+        f"{engine} with {model}", timed, engine, model, suite.dtype, suite.device, suite.seed, documents,
+        suite.protocol, progress,
+    )  # fmt: skip
     records.append(path, *(Record.from_dict(document) for document in found))
-
-
-def start(suite: Suite, engine: str, model: str, plans: Sequence[dict], progress: bool) -> list[dict[str, Any]]:
-    """Start an engine and run one session in it; records as documents. Runs in a process of its own."""
-    started, made = live(engine, model, suite.dtype, suite.device, suite.seed), [Plan.from_dict(p) for p in plans]
-    if model in WIDE:
-        made = [transplanted(plan, started, WIDE[model]) for plan in made]
-    found = speed.session(started, made, suite.protocol, suite.seed, progress)
-    started.close()
-    return [record.to_dict() for record in found]

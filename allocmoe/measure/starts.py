@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from allocmoe import engines, mini
 from allocmoe.engines import Engine
 from allocmoe.errors import AllocMoEError
+from allocmoe.measure.protocol import Protocol, session
+from allocmoe.measure.wide import WIDE, transplanted
+from allocmoe.plan import Plan
 
 
 def live(engine: str, model: str, dtype: str = "float32", device: str = "cpu", seed: int = 0) -> Engine:
@@ -26,6 +29,24 @@ def live(engine: str, model: str, dtype: str = "float32", device: str = "cpu", s
         else cls.load(mini.resolve(model), dtype, device)
     )
     return found
+
+
+def timed(
+    engine: str, model: str, dtype: str, device: str, seed: int, plans: Sequence[dict[str, Any]], protocol: Protocol,
+    progress: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One session in an engine started for it, of plans as documents; records as documents.
+
+    A wide shape runs an embedded model's plans.
+    """
+    started = live(engine, model, dtype, device, seed)
+    try:
+        made = [Plan.from_dict(plan) for plan in plans]
+        if model in WIDE:
+            made = [transplanted(plan, started, WIDE[model]) for plan in made]
+        return [record.to_dict() for record in session(started, made, protocol, seed, progress)]
+    finally:
+        started.close()
 
 
 def apart(what: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -212,6 +212,16 @@ def block_of(engine: HFEngine, layer: int) -> Any:
     return next(m for m in engine.model.modules() if any(child is router for child in m.children()))
 
 
+def each_output(block: Any, x: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    """[T, k, H]: what every chosen expert makes of its token, times its weight.
+
+    x: [T, H] input of a MoE block; weights, index: [T, k].
+    """
+    each = block.experts(x.repeat_interleave(index.shape[1], 0), index.reshape(-1, 1), weights.reshape(-1, 1))
+    found: Tensor = each.view(*index.shape, -1)
+    return found
+
+
 def expert_prefixes(engine: HFEngine, layer: int, block: Any, x: Tensor) -> Tensor:
     """[T, K, H]: the weighted sum over the first k experts of every token, for k = 1..K.
 
@@ -219,8 +229,7 @@ def expert_prefixes(engine: HFEngine, layer: int, block: Any, x: Tensor) -> Tens
     """
     _, weights, index = engine.routers[layer](x)
     weights, index = sort_candidates(weights, index)
-    each = block.experts(x.repeat_interleave(index.shape[1], 0), index.reshape(-1, 1), weights.reshape(-1, 1))
-    return each.view(*index.shape, -1).cumsum(1)
+    return each_output(block, x, weights, index).cumsum(1)
 
 
 @contextmanager

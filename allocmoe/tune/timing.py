@@ -13,11 +13,11 @@ import torch
 from allocmoe import mini, records
 from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
-from allocmoe.measure import fit, protocol
-from allocmoe.measure.protocol import Protocol
+from allocmoe.measure import fit
+from allocmoe.measure.protocol import Protocol, whole_session
 from allocmoe.measure.shapes import SHAPES
-from allocmoe.measure.starts import apart, live
-from allocmoe.measure.wide import WIDE, transplanted
+from allocmoe.measure.starts import apart, timed
+from allocmoe.measure.wide import WIDE
 from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.spec import MoESpec, fingerprint
@@ -60,8 +60,15 @@ class Timed:
 
     def session(self, plans: Sequence[Plan], settings: Protocol) -> list[Record]:
         """Records of one interleaved session of these plans, in their order; from the file if it holds one."""
-        found = protocol.whole_session(self._known(settings), [plan.digest for plan in plans])
-        return found or self._kept(apart(self._name, _start, self, [p.to_dict() for p in plans], settings), settings)
+        found = whole_session(self._known(settings), [plan.digest for plan in plans])
+        if found:
+            return found
+        documents = [plan.to_dict() for plan in plans]
+        made = apart(
+            self._name, timed, self.engine, self.model, self.dtype, self.device, self.seed, documents, settings,
+            self.progress,
+        )  # fmt: skip
+        return self._kept(made, settings)
 
     @property
     def _name(self) -> str:
@@ -106,17 +113,6 @@ def aside(engine: HFEngine) -> Iterator[None]:
         yield
     finally:
         engine.model.to(device)
-
-
-def _start(timed: Timed, plans: Sequence[dict[str, Any]], settings: Protocol) -> list[dict[str, Any]]:
-    """One session in a start of its own; a wide shape runs the embedded model's plans."""
-    started = live(timed.engine, timed.model, timed.dtype, timed.device, timed.seed)
-    made = [Plan.from_dict(plan) for plan in plans]
-    if timed.model in WIDE:
-        made = [transplanted(plan, started, WIDE[timed.model]) for plan in made]
-    found = protocol.session(started, made, settings, timed.seed, timed.progress)
-    started.close()
-    return [record.to_dict() for record in found]
 
 
 def speedup(phase: str, record: Record, original: Record) -> Interval:

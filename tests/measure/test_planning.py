@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from allocmoe.measure import shapes
 from allocmoe.measure.planning import plans_for
 from allocmoe.measure.protocol import Protocol
 from allocmoe.measure.run import run
+from allocmoe.measure.starts import timed
 from allocmoe.measure.suite import Suite
 from allocmoe.methods import allocate
 from allocmoe.plan import Plan
@@ -60,9 +60,10 @@ def test_another_models_profile_is_refused(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def pretended(_suite: Suite, _engine: str, model: str, plans: list[dict[str, Any]], _progress: bool) -> list[dict]:
-    """What `start` would return for a wide shape, without its weights. At module level: it runs in a process."""
+def pretended(_engine: str, model: str, *rest: Any) -> list[dict[str, Any]]:
+    """What `timed` would return for a wide shape, without its weights. At module level: it runs in a process."""
     assert model == "olmoe-wide"
+    plans = rest[3]
     setup = {"batch": 2, "prompt": 4, "decode": 2, "warmups": 0, "runs": 2, "engine": "transformers",
              "dtype": "float32", "seed": 0, "session": "one"}  # fmt: skip
     found = []
@@ -77,7 +78,7 @@ def test_a_suite_times_a_wide_shape_under_its_embedded_models_plans_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "head.jsonl"
-    monkeypatch.setattr(running, "start", pretended)
+    monkeypatch.setattr(running, "timed", pretended)
     run(SUITE, path, progress=False)
     found = records.load(path)
     home = mini.resolve("mini-olmoe")
@@ -94,9 +95,9 @@ def test_a_wide_session_in_transformers() -> None:
     home = mini.resolve("mini-olmoe")
     spec, mark = MoESpec.from_folder(home), fingerprint(home)
     plans = [allocate("original", spec, mark, 128), allocate("alloc-t", spec, mark, 64)]
-    documents = running.start(
-        replace(SUITE, protocol=Protocol(8, 8, 2, 0, 2)), "transformers", "olmoe-wide", [p.to_dict() for p in plans],
-        False,
+    documents = timed(
+        "transformers", "olmoe-wide", SUITE.dtype, SUITE.device, SUITE.seed, [p.to_dict() for p in plans],
+        Protocol(8, 8, 2, 0, 2), False,
     )  # fmt: skip
     found = [Record.from_dict(document) for document in documents]
     assert [r.details["transplanted"]["plan"] for r in found] == [p.digest for p in plans]

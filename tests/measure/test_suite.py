@@ -158,7 +158,7 @@ def dies(*_: Any) -> None:
 @pytest.mark.whole
 def test_a_session_that_dies_is_an_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "head.jsonl"
-    monkeypatch.setattr(running, "start", dies)
+    monkeypatch.setattr(running, "timed", dies)
     with pytest.raises(AllocMoEError, match=r"process of transformers with mini-olmoe died"):
         run(replace(TINY, starts=1, methods=("uniform",)), path, progress=False)
     *whole, failed = records.load(path)

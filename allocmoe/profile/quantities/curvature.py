@@ -70,13 +70,12 @@ def shares(engine: HFEngine, layer: int, x: Tensor, slope: Tensor) -> tuple[Tens
     weighted output [T, K], float64."""
     import torch
 
-    from allocmoe.profile.algorithm1 import block_of
+    from allocmoe.profile.algorithm1 import block_of, each_output
 
     block, parts = block_of(engine, layer), []
     _, weights, index = engine.routers[layer](x)
     for rows, g, w, e in zip(*(t.split(ROWS) for t in (x, slope, weights, index)), strict=True):
-        each = block.experts(rows.repeat_interleave(e.shape[1], 0), e.reshape(-1, 1), w.reshape(-1, 1))
-        parts.append(torch.einsum("tkh,th->tk", each.view(*e.shape, -1).double(), g.double()))
+        parts.append(torch.einsum("tkh,th->tk", each_output(block, rows, w, e).double(), g.double()))
     return weights, index, torch.cat(parts)
 
 

@@ -39,7 +39,7 @@ def rescale(setting: Setting) -> dict[str, np.ndarray]:
     """
     import torch
 
-    from allocmoe.profile.algorithm1 import block_of
+    from allocmoe.profile.algorithm1 import block_of, each_output
 
     engine, spec = setting.engine, setting.engine.spec
     engine.check_routers()
@@ -50,8 +50,7 @@ def rescale(setting: Setting) -> dict[str, np.ndarray]:
 
         def hook(_module: Any, args: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
             x, (_, weights, index) = args[0].flatten(0, -2), output
-            each = block.experts(x.repeat_interleave(spec.top_k, 0), index.reshape(-1, 1), weights.reshape(-1, 1))
-            each = each.view(*index.shape, -1)
+            each = each_output(block, x, weights, index)
             for order in ORDERS:
                 scores, place = in_order(weights, index, norms if order == "contribution" else None)
                 prefixes = each.gather(1, place[:, :, None].expand_as(each)).cumsum(1)

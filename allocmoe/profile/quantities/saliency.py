@@ -29,7 +29,7 @@ def summed(setting: Setting, name: str, *, weighted: bool) -> tuple[np.ndarray, 
     import torch
     from tqdm import tqdm
 
-    from allocmoe.profile.algorithm1 import block_of
+    from allocmoe.profile.algorithm1 import block_of, each_output
 
     engine, spec = setting.engine, setting.engine.spec
     engine.check_routers()
@@ -40,12 +40,10 @@ def summed(setting: Setting, name: str, *, weighted: bool) -> tuple[np.ndarray, 
         def hook(_module: Any, args: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
             _, weights, index = output
             for x, w, e in zip(args[0].flatten(0, -2).split(ROWS), weights.split(ROWS), index.split(ROWS), strict=True):
-                experts = e.reshape(-1, 1).to(torch.int64)
-                rows = x.repeat_interleave(e.shape[1], 0)
-                outputs = blocks[layer].experts(rows, experts, torch.ones_like(w).reshape(-1, 1))
-                norms = torch.linalg.vector_norm(outputs, dim=-1, dtype=torch.float64)
-                sums[layer].index_add_(0, experts[:, 0], w.flatten().double() * norms if weighted else norms)
-                counts[layer] += experts[:, 0].bincount(minlength=spec.experts)
+                outputs, experts = each_output(blocks[layer], x, torch.ones_like(w), e), e.flatten().to(torch.int64)
+                norms = torch.linalg.vector_norm(outputs, dim=-1, dtype=torch.float64).flatten()
+                sums[layer].index_add_(0, experts, w.flatten().double() * norms if weighted else norms)
+                counts[layer] += experts.bincount(minlength=spec.experts)
 
         return hook
 
