@@ -1,7 +1,7 @@
 """Record files: JSON Lines, only ever appended to.
 
 A record is appended in one write and flushed to the disk, so an interruption can only cut off the last line:
-reading then says so, and the next append by the command that was interrupted sets the fragment aside and goes on.
+reading then says so, and what is appended next sets the fragment aside and goes on.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError
@@ -19,6 +20,8 @@ START = b'{"kind": "allocmoe.record"'
 
 def append(path: Path, *found: Record) -> None:
     """Add records to a file, all in one write; the file's earlier lines are never touched.
+
+    A last line that was cut off is set aside first, as `resume` does.
 
     Raises AllocMoEError where it cannot be written; a line half written for want of space is taken
     back.
@@ -31,8 +34,11 @@ def append(path: Path, *found: Record) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            start = file.tell()
+        with path.open("a+b", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
+                _mended(file, path)
+                start = file.seek(0, os.SEEK_END)
             try:
                 written = file.write(lines)
                 if written != len(lines):
@@ -85,14 +91,23 @@ def resume(path: Path) -> list[Record]:
         return []
     try:
         data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        found, rest = _parsed(data[:whole], path), data[whole:]
-        if rest and not found and rest[: len(START)] != START[: len(rest)]:
-            raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
-        if rest:
-            path.with_name(path.name + ".cut").write_bytes(data[whole:])
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        if data[-1:] in (b"", b"\n"):
+            return _parsed(data, path)
+        with path.open("r+b") as file:
+            return _mended(file, path)
     except OSError as error:
         raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
+
+
+def _mended(file: BinaryIO, path: Path) -> list[Record]:
+    """The whole records of an open file, after what follows them was moved to `<name>.cut`."""
+    file.seek(0)
+    data = file.read()
+    whole = data.rfind(b"\n") + 1
+    found, rest = _parsed(data[:whole], path), data[whole:]
+    if rest and not found and rest[: len(START)] != START[: len(rest)]:
+        raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
+    if rest:
+        path.with_name(path.name + ".cut").write_bytes(rest)
+        file.truncate(whole)
     return found
