@@ -33,7 +33,6 @@ Text = Annotated[
         "wikitext2-train or wikitext2-test, from the hub."
     ),
 ]
-Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
 Engine = Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")]
 DataRoot = Annotated[
     Path | None,
