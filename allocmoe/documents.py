@@ -121,6 +121,12 @@ def dump(document: dict[str, Any]) -> str:
         raise AllocMoEError("a figure to be written is not a number: the measurement failed") from None
 
 
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: what Python makes of a byte that is not UTF-8, in an argument or a file name, is
+    spelled out as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def digest(document: Any) -> str:
     """A short hash of a JSON-able value that does not depend on the order of its keys."""
     text = json.dumps(document, sort_keys=True, allow_nan=False)

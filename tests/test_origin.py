@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from allocmoe.records import Record, commit, environment
+from allocmoe.records.origin import typed
 
 
 def test_defaults_say_what_machine_and_command_without_a_path() -> None:
@@ -20,6 +22,18 @@ def test_defaults_say_what_machine_and_command_without_a_path() -> None:
     assert {"allocmoe", "torch"} <= set(one.environment["versions"])
     assert os.sep not in one.command.split()[0]
     assert one.created.endswith("+00:00")
+
+
+def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["allocmoe", "eval", "my model", "it's", "", "$HOME", "a;b"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/allocmoe", *words[1:]])
+    assert shlex.split(typed()) == words
+
+
+def test_an_argument_that_is_not_utf_8_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["allocmoe", "--text", os.fsdecode(b"se\xf1ora.txt")])
+    assert typed() == r"allocmoe --text 'se\udcf1ora.txt'"
+    typed().encode("utf-8")
 
 
 @pytest.fixture

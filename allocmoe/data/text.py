@@ -105,7 +105,7 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
         content, name = _wikitext(HUB[text])[: count * length * 12], text
     else:
         try:
-            content, name = read_text(Path(text)), Path(text).name
+            content, name = read_text(Path(text)), documents.encodable(Path(text).name)
         except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
             damaged = isinstance(error, EOFError | lzma.LZMAError)
             reason = getattr(error, "strerror", None) or ("damaged" if damaged else "not UTF-8 text")
