@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from allocmoe import documents
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.mini.corpus import EOS, read_text
 from allocmoe.mini.items import TASKS, sample, statement
 
@@ -87,7 +87,7 @@ def _wikitext(split: str) -> str:
 
         return "\n\n".join(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
     except Exception as error:  # of the hub's and the network's many kinds
-        raise AllocMoEError(f"cannot load WikiText-2: {str(error).splitlines()[0][:200]}; give a text file") from None
+        raise AllocMoEError(f"cannot load WikiText-2: {first_line(error)}; give a text file") from None
 
 
 def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
