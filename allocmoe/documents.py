@@ -85,14 +85,19 @@ def read(path: Path, kind: str) -> dict[str, Any]:
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that `path` holds either its old content or all of the new.
 
+    A link stays, and its target is replaced. A device or a pipe is written to where it is.
+
     Raises AllocMoEError where the folder does not allow it or the disk is full; nothing is left
     behind in either case.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     part = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if os.path.exists(path) and not target.is_file():  # behind /dev/stdout there may be a pipe without a path
+            Path(path).write_text(text, "utf-8")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -100,7 +105,7 @@ def write_atomic(path: Path, text: str) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(part, 0o666 & ~mask)
-        os.replace(part, path)
+        os.replace(part, target)
     except OSError as error:
         raise AllocMoEError(f"cannot write {path}: {error.strerror}; nothing was changed") from None
     finally:
@@ -114,6 +119,12 @@ def dump(document: dict[str, Any]) -> str:
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
     except ValueError:
         raise AllocMoEError("a figure to be written is not a number: the measurement failed") from None
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: what Python makes of a byte that is not UTF-8, in an argument or a file name, is
+    spelled out as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def digest(document: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from allocmoe import documents
 from allocmoe.errors import AllocMoEError, shown
 
 
@@ -192,7 +193,7 @@ def model_name(folder: Path | str) -> str:
     found = Path(folder).resolve()
     if found.parent.name == "snapshots" and found.parent.parent.name.startswith("models--"):
         return found.parent.parent.name.rpartition("--")[2]
-    return found.name
+    return documents.encodable(found.name)
 
 
 def fingerprint(folder: Path | str) -> str:

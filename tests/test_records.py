@@ -6,12 +6,10 @@ import errno
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 
 from allocmoe.errors import AllocMoEError
-from allocmoe.records import Record, append, commit, environment, load, resume
+from allocmoe.records import Record, append, load, resume
 
 
 def record(number: int = 0, **changes: Any) -> Record:
@@ -74,14 +72,6 @@ def test_append_makes_the_folder_and_keeps_the_earlier_lines(tmp_path: Path) -> 
     assert path.read_bytes().startswith(before)
 
 
-def test_defaults_say_what_machine_and_command_without_a_path() -> None:
-    one = Record("speed", "tiny", "f", None, None, None, {}, {"ms": 1.0})
-    assert one.environment["versions"]["python"].startswith(f"{sys.version_info.major}.")
-    assert {"allocmoe", "torch"} <= set(one.environment["versions"])
-    assert os.sep not in one.command.split()[0]
-    assert one.created.endswith("+00:00")
-
-
 def test_key_is_what_was_measured_not_what_came_out() -> None:
     same = replace(record(), metrics={"perplexity": 99.0}, created="2020", command="x", environment={}, samples={})
     assert record().key == same.key
@@ -113,14 +103,24 @@ def test_a_cut_off_only_line(path: Path) -> None:
     assert load(path) == []
 
 
+def test_appending_sets_a_cut_off_last_line_aside(path: Path) -> None:
+    append(path, record(0), record(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    append(path, record(2))
+    assert load(path) == [record(0), record(2)]
+    assert path.with_name("records.jsonl.cut").read_bytes() == whole[len(whole) // 2 : -20]
+
+
+@pytest.mark.parametrize("call", [resume, lambda path: append(path, record())], ids=["resume", "append"])
 @pytest.mark.parametrize(
     "foreign",
     [b'{"model": 1}', b"\x00\x01\n\x02weights", b"# notes\nand more", b"{ ", b'{"kind": "allocmoe.plan"}', b"\n\n["],
 )
-def test_a_file_of_something_else_stays_as_it_is(path: Path, foreign: bytes) -> None:
+def test_a_file_of_something_else_stays_as_it_is(path: Path, foreign: bytes, call: Any) -> None:
     path.write_bytes(foreign)
     with pytest.raises(AllocMoEError) as caught:
-        resume(path)
+        call(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == foreign
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -274,62 +274,3 @@ def test_kill_9_while_appending_always_leaves_records_to_resume(path: Path) -> N
     assert len(found) >= max(confirmed, 8)
     append(path, record())
     assert len(load(path)) == len(found) + 1
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A repository of one commit that holds a copy of this package's records module."""
-    from allocmoe.records import origin
-
-    folder = tmp_path / "project"
-    (folder / "allocmoe/records").mkdir(parents=True)
-    shutil.copy(origin.__file__, folder / "allocmoe/records/origin.py")
-    for name in ("ASV_COMMIT", "ASV_CONF_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-02-03T04:05:06+00:00")
-    git(folder, "init", "-q")
-    git(folder, "add", "allocmoe")
-    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
-    monkeypatch.setattr(origin, "__file__", str(folder / "allocmoe/records/origin.py"))
-    commit.cache_clear()
-    yield folder
-    commit.cache_clear()
-
-
-def git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
-    head = {"hash": git(checkout, "rev-parse", "HEAD"), "date": "2026-02-03T04:05:06+00:00", "ancestors": 1}
-    (checkout / "new").write_text("untracked files do not count")
-    assert commit() == {**head, "dirty": False}
-    assert environment()["commit"] == commit()
-    digests = set()
-    for _ in range(2):
-        commit.cache_clear()
-        with (checkout / "allocmoe/records/origin.py").open("a") as file:
-            file.write("# changed")
-        found = commit()
-        assert found
-        digests.add(found.pop("changes"))
-        assert found == {**head, "dirty": True}
-    assert len(digests) == 2, "other changes"
-
-
-def test_asv_names_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = git(checkout, "rev-parse", "HEAD")
-    git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "two")
-    monkeypatch.setenv("ASV_COMMIT", first)
-    monkeypatch.setenv("ASV_CONF_DIR", str(checkout))
-    assert commit() == {"hash": first, "date": "2026-02-03T04:05:06+00:00", "ancestors": 1, "dirty": False}
-
-
-def test_a_copy_inside_of_somebodys_repository_has_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from allocmoe.records import origin
-
-    (checkout / "installed/records").mkdir(parents=True)
-    shutil.copy(checkout / "allocmoe/records/origin.py", checkout / "installed/records/origin.py")
-    monkeypatch.setattr(origin, "__file__", str(checkout / "installed/records/origin.py"))
-    assert commit() is None
-    assert "commit" not in environment()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -247,3 +248,7 @@ def test_a_hub_snapshot_has_its_repositorys_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(snapshot)
     assert model_name(tmp_path / "link") == "OLMoE-1B-7B-0924"
     assert model_name(tmp_path / "snapshots" / "mine") == "mine"
+
+
+def test_a_folder_whose_name_is_not_utf_8_has_one_that_can_be_written(tmp_path: Path) -> None:
+    assert model_name(tmp_path / os.fsdecode(b"se\xf1ora")) == r"se\udcf1ora"

@@ -11,7 +11,7 @@ import typer
 from allocmoe import __version__
 from allocmoe.cli import analysing, data, gating, history, measuring, planning, showing, tuning
 from allocmoe.cli.common import INTERRUPTED, notes
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 
 TRACEBACK = "ALLOCMOE_TRACEBACK"
 app = typer.Typer(
@@ -69,8 +69,7 @@ def main() -> None:
             sys.exit(_fail(f"error: {message}", int(error.exit_code)))
         if os.environ.get(TRACEBACK):
             raise
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        said = said.encode("ascii", "backslashreplace").decode()
+        said = first_line(error, 300, kind=True).encode("ascii", "backslashreplace").decode()
         sys.exit(_fail(f"error: unexpected {said}; a bug in allocmoe, or in a file: {TRACEBACK}=1 shows where", 2))
 
 

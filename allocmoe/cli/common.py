@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +33,6 @@ Text = Annotated[
         "wikitext2-train or wikitext2-test, from the hub."
     ),
 ]
-Budget = Annotated[float | None, typer.Option(help="B, activations per token over all MoE layers. Default: half.")]
 Engine = Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")]
 DataRoot = Annotated[
     Path | None,
@@ -88,13 +90,16 @@ def check_engine(engine: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Better now than after the measurement."""
-    new = not path.exists()
+    """Better now than after the measurement. What is there stays as it is; of a new file, its folder is made."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-        if new:
-            path.unlink()
+        if path.is_file() or path.is_dir():  # of a folder, opening says so
+            path.open("ab").close()
+        elif not path.exists():
+            folder = Path(os.path.realpath(path)).parent  # of a link that leads nowhere yet, where it leads
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        elif not os.access(path, os.W_OK):  # a pipe or a device, which opening may disturb
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise AllocMoEError(f"cannot write {path}: {error.strerror}") from None
 

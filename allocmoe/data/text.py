@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from allocmoe import documents
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.mini.corpus import EOS, read_text
 from allocmoe.mini.items import TASKS, sample, statement
 
@@ -87,7 +87,7 @@ def _wikitext(split: str) -> str:
 
         return "\n\n".join(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
     except Exception as error:  # of the hub's and the network's many kinds
-        raise AllocMoEError(f"cannot load WikiText-2: {str(error).splitlines()[0][:200]}; give a text file") from None
+        raise AllocMoEError(f"cannot load WikiText-2: {first_line(error)}; give a text file") from None
 
 
 def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
@@ -105,7 +105,7 @@ def windows(tokenizer: Any, text: str, count: int, length: int) -> Windows:
         content, name = _wikitext(HUB[text])[: count * length * 12], text
     else:
         try:
-            content, name = read_text(Path(text)), Path(text).name
+            content, name = read_text(Path(text)), documents.encodable(Path(text).name)
         except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
             damaged = isinstance(error, EOFError | lzma.LZMAError)
             reason = getattr(error, "strerror", None) or ("damaged" if damaged else "not UTF-8 text")

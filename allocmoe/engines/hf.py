@@ -28,7 +28,7 @@ from allocmoe.engines.head import Scores, window_nll, window_scores
 from allocmoe.engines.passes import Rule, by_position
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.spent import Spent
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.plan import Plan
 from allocmoe.routing import Scoring
 from allocmoe.spec import MoESpec, fingerprint, model_name
@@ -254,7 +254,7 @@ def loading(what: str, folder: Path | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise AllocMoEError(f"cannot load the {what} in {folder}: {str(error).splitlines()[0][:200]}") from None
+        raise AllocMoEError(f"cannot load the {what} in {folder}: {first_line(error)}") from None
 
 
 def load_tokenizer(folder: Path | str) -> Any:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.evaluate.loading import Evaluation
 from allocmoe.evaluate.quality import Job, Measurer
 from allocmoe.plan import Plan
@@ -128,5 +128,4 @@ class Workers:
             raise cause if isinstance(cause, AllocMoEError) else AllocMoEError(f"a worker failed: {cause!r}") from None
         except self._ray.exceptions.RayActorError as error:
             self.close()
-            said = (str(error).splitlines() or ["no reason given"])[0][:200]
-            raise AllocMoEError(f"a worker died: {said}; what was measured is kept") from None
+            raise AllocMoEError(f"a worker died: {first_line(error)}; what was measured is kept") from None

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from allocmoe import mini, records
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.measure.starts import apart, timed
 from allocmoe.measure.suite import Suite
 from allocmoe.measure.wide import WIDE
@@ -49,7 +49,7 @@ def run(
     try:
         return _run(suite, path, progress, workers, data_root)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        said = first_line(error, 500, kind=True)
         records.append(path, Record("failure", "", "", None, None, None, {}, {}, details={"error": said}))
         raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MODELS = Path(__file__).parent / "models"
@@ -38,5 +38,5 @@ def resolve(model: str) -> Path:
     except Exception as error:  # of the hub's and the network's many kinds
         raise AllocMoEError(
             f"{model} is no folder, no embedded model ({', '.join(shipped())}) and cannot be had from the hub: "
-            f"{str(error).splitlines()[0][:200]}"
+            f"{first_line(error)}"
         ) from None

@@ -97,7 +97,9 @@ def prepare(text: Path, out: Path, recipe: Recipe) -> tuple[Tokenizer, tuple[Cor
             "text_val": build(tokenizer, ((d, "") for d in held(True)), "validation text"),
             "exercises_val": build(tokenizer, exercises(6000, recipe.seed + 1000), "validation exercises"),
         }
-        np.savez(cache, **{f"{k}_{f}": getattr(c, f) for k, c in parts.items() for f in FIELDS})
+        part = cache.with_name(f"part-{cache.name}")
+        np.savez(part, **{f"{k}_{f}": getattr(c, f) for k, c in parts.items() for f in FIELDS})
+        part.replace(cache)
     data = np.load(cache)
     names = ("text", "exercises", "text_val", "exercises_val")
     text_, ex, text_val, ex_val = (Corpus(*(data[f"{n}_{f}"] for f in FIELDS)) for n in names)
@@ -241,6 +243,8 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads; for operations this small, more are slower.")] = 1,
 ) -> None:
     """Train an embedded model (resumable; see the module's text)."""
+    if model not in TRAINABLE:
+        raise typer.BadParameter(f"no model {model!r}: expected one of {', '.join(TRAINABLE)}")
     torch.set_num_threads(threads)
     recipe = Recipe(model=model, minutes=minutes, seed=seed)
     out.mkdir(parents=True, exist_ok=True)

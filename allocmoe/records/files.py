@@ -1,24 +1,31 @@
 """Record files: JSON Lines, only ever appended to.
 
 A record is appended in one write and flushed to the disk, so an interruption can only cut off the last line:
-reading then says so, and the next append by the command that was interrupted sets the fragment aside and goes on.
+reading then says so, and what is appended next sets the fragment aside and goes on. Several processes may append to
+one file: who writes holds a lock on the file itself, so nobody takes half a line of a live writer for a cut-off one.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from allocmoe import documents
 from allocmoe.errors import AllocMoEError
 from allocmoe.records.record import Record
 
 START = b'{"kind": "allocmoe.record"'
+LOCKLESS = errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK  # of a file system that has no locks: one writer at a time there
 
 
 def append(path: Path, *found: Record) -> None:
     """Add records to a file, all in one write; the file's earlier lines are never touched.
+
+    A last line that was cut off is set aside first, as `resume` does.
 
     Raises AllocMoEError where it cannot be written; a line half written for want of space is taken
     back.
@@ -31,8 +38,12 @@ def append(path: Path, *found: Record) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            start = file.tell()
+        with path.open("a+b", buffering=0) as file:
+            _lock(file, fcntl.LOCK_EX)
+            start = file.seek(0, os.SEEK_END)
+            if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
+                _mended(file, path)
+                start = file.seek(0, os.SEEK_END)
             try:
                 written = file.write(lines)
                 if written != len(lines):
@@ -48,10 +59,26 @@ def append(path: Path, *found: Record) -> None:
 def load(path: Path) -> list[Record]:
     """All records of a file, oldest first; AllocMoEError names the first line that is not whole."""
     try:
-        data = Path(path).read_bytes()
+        data = _read(path)
     except OSError as error:
         raise AllocMoEError(f"cannot read the records {path}: {error.strerror}") from None
     return _parsed(data, path)
+
+
+def _lock(file: BinaryIO, kind: int) -> None:
+    """Take a lock of fcntl on an open file, once whoever holds another is done; closing the file gives it back."""
+    try:
+        fcntl.flock(file, kind)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+
+
+def _read(path: Path) -> bytes:
+    """What a file holds while nobody writes to it."""
+    with Path(path).open("rb") as file:
+        _lock(file, fcntl.LOCK_SH)
+        return file.read()
 
 
 def _parsed(data: bytes, path: Path) -> list[Record]:
@@ -84,15 +111,25 @@ def resume(path: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        found, rest = _parsed(data[:whole], path), data[whole:]
-        if rest and not found and rest[: len(START)] != START[: len(rest)]:
-            raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
-        if rest:
-            path.with_name(path.name + ".cut").write_bytes(data[whole:])
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        data = _read(path)
+        if data[-1:] in (b"", b"\n"):
+            return _parsed(data, path)
+        with path.open("r+b") as file:
+            _lock(file, fcntl.LOCK_EX)
+            return _mended(file, path)
     except OSError as error:
         raise AllocMoEError(f"cannot resume the records {path}: {error.strerror}") from None
+
+
+def _mended(file: BinaryIO, path: Path) -> list[Record]:
+    """The whole records of an open file, after what follows them was moved to `<name>.cut`."""
+    file.seek(0)
+    data = file.read()
+    whole = data.rfind(b"\n") + 1
+    found, rest = _parsed(data[:whole], path), data[whole:]
+    if rest and not found and rest[: len(START)] != START[: len(rest)]:
+        raise AllocMoEError(f"{path} does not begin with a record: expected a records file, or a new name")
+    if rest:
+        path.with_name(path.name + ".cut").write_bytes(rest)
+        file.truncate(whole)
     return found

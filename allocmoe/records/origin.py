@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -93,5 +94,5 @@ def _processor() -> str:
 
 
 def typed() -> str:
-    """The command line, without the folder its program lies in."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line as a shell takes it, without the folder its program lies in."""
+    return documents.encodable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))

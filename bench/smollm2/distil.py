@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from allocmoe.engines.head import window_nll
 from bench.smollm2.block import MaskedBlock, student
-from bench.smollm2.blocks import restored
 from bench.smollm2.head import distance
 from bench.smollm2.texts import Corpus
 
@@ -118,11 +117,6 @@ class Run:
             block.load_state_dict(kept["tensors"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.progress = Progress(saved["step"], saved["minutes"], saved["tokens"])
-
-
-def saved_blocks(path: Path) -> list[MaskedBlock]:
-    """The blocks of a saved state."""
-    return [restored(kept) for kept in torch.load(path, weights_only=True, mmap=True)["blocks"]]
 
 
 @torch.no_grad()

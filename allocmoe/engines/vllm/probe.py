@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from allocmoe.engines.planned import PlannedLayer
 from allocmoe.engines.vllm.router import DROPPED
 from allocmoe.engines.vllm.rows import SCRATCH
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.routing import RULES
 
 FEW, MANY = 17, 256  # tokens: kernels choose their tiles, and some another kernel, by how many there are
@@ -104,7 +104,7 @@ def probe(runner: Any, device: torch.device, advice: str) -> None:
             try:
                 wrong = _differs(partial(_call, runner), _tokens(runner, case, device), case, tolerance, routed)
             except Exception as error:  # of a kernel's many kinds
-                wrong = f"it stops: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                wrong = f"it stops: {first_line(error, kind=True)}"
             if wrong:
                 raise AllocMoEError(f'{name} cannot serve a plan: in the probe "{case.name}" {wrong}; {advice}')
 

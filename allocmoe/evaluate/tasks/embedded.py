@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from allocmoe.mini import items
@@ -10,12 +11,11 @@ FOLDER = Path(items.__file__).parent / "tasks"
 
 
 def write(folder: Path) -> None:
-    """The embedded tasks with absolute paths to their data, which `datasets` needs."""
+    """The embedded tasks with absolute paths to their data, which `datasets` needs; as JSON, which is YAML too."""
     for yaml in FOLDER.glob("*.yaml"):
         data = {s: str(FOLDER / f"{yaml.stem}.{s}.jsonl") for s in ("train", "test")}
-        kwargs = "dataset_kwargs:\n  data_files:\n" + "".join(f"    {s}: {p!r}\n" for s, p in data.items())
-        kwargs += f"  cache_dir: {folder}/cache\n"
-        Path(folder, yaml.name).write_text(yaml.read_text("utf-8") + kwargs, "utf-8")
+        kwargs = json.dumps({"data_files": data, "cache_dir": f"{folder}/cache"}, ensure_ascii=False)
+        Path(folder, yaml.name).write_text(f"{yaml.read_text('utf-8')}dataset_kwargs: {kwargs}\n", "utf-8")
 
 
 def lines(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.evaluate.tasks.spec import TaskSpec
 from allocmoe.evaluate.tasks.table import EMBEDDED, KNOWN_METRICS, SETS
 
@@ -80,7 +80,7 @@ def members(spec: TaskSpec, known: Any, cap: int | None, lm: Any) -> list[Member
 
 def reason(error: Exception) -> str:
     """Why data cannot be had, and what to do, in a line."""
-    said = (str(error).splitlines() or [""])[0][:200]
+    said = first_line(error)
     if "Gated" in type(error).__name__ or "gated" in said or "401" in said or "403" in said:
         return f"its owners gate it ({said}); ask them on its page, then log in with `hf auth login`"
     far = isinstance(error, ConnectionError) or any(
@@ -90,7 +90,7 @@ def reason(error: Exception) -> str:
         return f"the hub cannot be reached ({said}); give a data root, see `allocmoe data --help`"
     if type(error).__name__ in ("UndefinedError", "KeyError"):
         return f"its rows are not as its definition expects ({said}); are they of lm-eval's version?"
-    return f"{type(error).__name__}: {said}; is its data here?"
+    return f"{first_line(error, kind=True)}; is its data here?"
 
 
 def _member(spec: TaskSpec, name: str, task: Any, cap: int | None, lm: Any) -> Member:

@@ -126,7 +126,7 @@ def use(root: Root, names: Iterable[str], manager: Any, scratch: Path) -> dict[s
         for split in ("training_split", "validation_split", "fewshot_split"):  # lm-eval opens them, asked or not
             if entry.cfg.get(split) and entry.cfg[split] not in files:
                 changed[split] = None
-        local.write_text(json.dumps(changed), "utf-8")  # YAML too
+        local.write_text(json.dumps(changed, ensure_ascii=False), "utf-8")  # YAML too, but for JSON's escapes
         index[task] = replace(entry, yaml_path=local, cfg={**entry.cfg, **changed})
     return missing
 

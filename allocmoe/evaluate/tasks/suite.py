@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval import evaluator
 
 from allocmoe import documents
-from allocmoe.errors import AllocMoEError
+from allocmoe.errors import AllocMoEError, first_line
 from allocmoe.evaluate.tasks import embedded, loading, roots, table
 from allocmoe.evaluate.tasks.loading import Member
 from allocmoe.evaluate.tasks.planned import PlannedLM
@@ -207,9 +207,8 @@ def _put(member: Member, ids: list[int], seed: int) -> list[Any]:
         with quiet():
             task.build_all_requests(samples=ids)
     except Exception as error:  # a field that the prompt needs is gone or another kind: of many kinds
-        said = (str(error).splitlines() or [""])[0][:200]
         raise AllocMoEError(
-            f"items of {member.name} are not as its definition expects: {type(error).__name__}: {said}; "
+            f"items of {member.name} are not as its definition expects: {first_line(error, kind=True)}; "
             "are they of lm-eval's version?"
         ) from None
     requests = [[r.doc_id, r.idx, r.args] for r in task.instances]

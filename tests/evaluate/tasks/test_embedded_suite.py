@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,17 @@ def test_a_run_measures_the_pinned_items(three: TaskSuite) -> None:
     for seed in (0, 3):
         found = three.run(4, seed)
         assert {task: r["ids"] for task, r in found.items()} == {t: three.pinned(t, 4, seed)[t] for t in THREE}
+
+
+@pytest.mark.parametrize("name", ["a: b", "a #b", "it's", "café \U0001f600"])
+def test_a_temporary_folder_of_any_name(
+    engine: HFEngine, three: TaskSuite, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    found = TaskSuite(engine, THREE[:1], batch=16).run(4)
+    assert found[THREE[0]] == three.run(4)[THREE[0]]
+    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing is written elsewhere"
 
 
 def test_the_committed_task_files_are_what_the_generators_give() -> None:

@@ -87,6 +87,11 @@ def test_tasks_keep_their_definition_and_read_the_local_rows(engine: HFEngine, r
     assert requested == 6, "five examples, from the local training split"
 
 
+def test_a_root_of_any_name(engine: HFEngine, tmp_path: Path, offline: None) -> None:
+    put(tmp_path / "a: b #c \U0001f600" / "boolq", validation=BOOLQ, train=BOOLQ[:2])
+    assert len(suite(engine, tmp_path / "a: b #c \U0001f600", "boolq").run(99)["boolq"]["ids"]) == len(BOOLQ)
+
+
 def likelier(engine: HFEngine, text: str, choices: list[str]) -> int:
     """Which choice the model finds likelier, each alone in its batch."""
     found = []
