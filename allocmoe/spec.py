@@ -93,8 +93,8 @@ class MoESpec:
                 shared=family.shared(values),
                 dense_layers=total - moe,
             )
-        except (TypeError, ValueError) as error:
-            raise AllocMoEError(f"a field of this {name} model's config has the wrong type: {error}") from None
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise AllocMoEError(f"a field of this {name} model's config has a wrong type or value: {error}") from None
         if moe < 1:
             raise AllocMoEError(f"this {name} model has no MoE layer among its {total} layers")
         if not 1 <= spec.top_k <= spec.experts:
@@ -181,7 +181,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise AllocMoEError(f"cannot read {path}: {error.strerror}; expected a Hugging Face checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AllocMoEError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(config, dict):
         raise AllocMoEError(f"{path} does not hold a JSON object; expected a Hugging Face config")

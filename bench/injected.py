@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,12 @@ import typer
 from allocmoe import records
 from allocmoe.records import Record
 
-RULE, ENGINE = "allocmoe/engines/rule.py", "allocmoe/engines/hf.py"
+LAYER, ENGINE = "allocmoe/engines/planned.py", "allocmoe/engines/hf.py"
+HERE = Path(__file__).parents[1]
 # name -> file, what it has, what the fault makes of it, the gate's exit code that is expected
 FAULTS = {
-    "drops-one-more": (RULE, "            plan.layers[layer],\n", "            max(1, plan.layers[layer] - 1),\n", 1),
+    "drops-one-more": (LAYER, "in plan.numbers(layer).items()}\n", "in plan.numbers(layer).items()}\n"
+                       '        numbers["k"] = max(1, numbers["k"] - 1)\n', 1),
     "ignores-the-plan": (ENGINE, "        self.plan = plan\n", "        self.revert()\n        self.plan = plan\n", 1),
     "five-percent-slower": (
         ENGINE,
@@ -72,6 +75,25 @@ def commit(folder: Path, at: int, subject: str) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
+def build(clone: Path, before: int, after: int) -> None:
+    """The clone with its branches; what an interruption left of one is made anew."""
+    part = clone.with_name("clone.unfinished")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "clone", "-q", str(HERE), str(part)], check=True)
+    for number in range(before):
+        commit(part, number, "sound")
+    git(part, "branch", "-f", "sound")
+    for fault, (path, has, gets, _) in FAULTS.items():
+        git(part, "checkout", "-qB", fault, "sound")
+        text = (part / path).read_text()
+        assert text.count(has) == 1, f"{path} no longer has the line that {fault} changes"
+        (part / path).write_text(text.replace(has, gets))
+        for number in range(before, before + 1 + after):
+            commit(part, number, fault if number == before else "sound")
+    part.rename(clone)
+
+
 def measure(folder: Path, suite: Path, to: Path, starts: int) -> None:
     """Measure the clone's present commit with its own code; a fault may well make that fail."""
     subprocess.run(
@@ -101,18 +123,7 @@ def main(
     """Put faults into commits, measure every commit, and ask the gate and the history."""
     clone = out.resolve() / "clone"
     if not clone.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["git", "clone", "-q", str(Path(__file__).parents[1]), str(clone)], check=True)
-        for number in range(before):
-            commit(clone, number, "sound")
-        git(clone, "branch", "-f", "sound")
-        for fault, (path, has, gets, _) in FAULTS.items():
-            git(clone, "checkout", "-qB", fault, "sound")
-            text = (clone / path).read_text()
-            assert text.count(has) == 1, f"{path} no longer has the line that {fault} changes"
-            (clone / path).write_text(text.replace(has, gets))
-            for number in range(before, before + 1 + after):
-                commit(clone, number, fault if number == before else "sound")
+        build(clone, before, after)
     for name, suite in (("quality", QUALITY), ("speed", SPEED)):
         (out / f"{name}.json").write_text(json.dumps(suite))
     log = {fault: git(clone, "log", "--reverse", "--format=%H", f"-{before + 1 + after}", fault).split()

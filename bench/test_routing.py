@@ -22,14 +22,15 @@ TOKENS, EXPERTS, TOP = (1, 8, 32, 256, 4096), (64, 256), 8
 
 
 def own_numbers(rule: str, experts: int) -> dict[str, Any]:
-    """Numbers at half of the activations under which the rule has something to do."""
+    """Numbers at half of the activations under which the rule has something to do; what is not said here keeps all."""
     own = {
         "alloc_t": {"k_base": 1}, "top_p": {"threshold": 0.4}, "xmoe": {"threshold": 0.4}, "naee": {"threshold": 0.3},
+        "threshold": {"threshold": 0.044 if experts == 64 else 0.02},
         "adapmoe": {"threshold": 0.1, "fisher": 1.0}, "cap": {"experts": experts // 3},
         "alloc_t_refill": {"k_base": 1}, "prune": {"kept": torch.arange(experts, device=DEVICE).double() % 2},
     }  # fmt: skip
     small = {"pairs": TOP, "refill_tokens": 64} if RULES[rule].logits and rule != "prune" else {}
-    return {"k": TOP / 2, **own.get(rule, {}), **small}
+    return {"k": TOP / 2, **RULES[rule].keep_all(TOP, experts), **own.get(rule, {}), **small}
 
 
 @pytest.fixture

@@ -158,6 +158,9 @@ def test_a_missing_field_is_named(field: str) -> None:
         {"mlp_only_layers": 3},
         {"mlp_only_layers": list(range(24))},
         {"decoder_sparse_step": "two"},
+        {"decoder_sparse_step": 0.5},
+        {"num_experts": float("inf")},
+        {"num_hidden_layers": float("inf")},
     ],
 )
 def test_a_field_of_the_wrong_kind_is_refused(change: dict) -> None:
@@ -166,7 +169,9 @@ def test_a_field_of_the_wrong_kind_is_refused(change: dict) -> None:
 
 def test_unreadable_folders(tmp_path: Path) -> None:
     cases = {"missing": "no model folder", "empty": "cannot read", "broken": "not valid JSON", "list": "JSON object"}
-    for name, text in (("empty", None), ("broken", '{"model_type": "ol'), ("list", "[1, 2]")):
+    cases |= {"nested": "not valid JSON"}
+    nested = '{"a": ' * 100_000
+    for name, text in (("empty", None), ("broken", '{"model_type": "ol'), ("list", "[1, 2]"), ("nested", nested)):
         (tmp_path / name).mkdir()
         if text:
             (tmp_path / name / "config.json").write_text(text)

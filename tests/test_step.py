@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_what_a_step_takes_is_the_latest_fit(tmp_path: Path) -> None:
     assert cost(load(path), 8) == (4.0, 0.5, 0.125)
     with pytest.raises(AllocMoEError, match="the rule 'cap' was not timed"):
         cost(load(path), 8, "cap")
+
+
+def test_the_latest_fit_is_the_one_made_last_wherever_it_stands(tmp_path: Path) -> None:
+    path, step = tmp_path / "records.jsonl", {"step_ms/8": 4.0, "pair_ms": 0.1}
+    for day, ms in ((2, 0.6), (1, 0.5)):
+        made = fit(distinct_ms=ms, **step)
+        append(path, replace(made, created=f"2026-01-0{day}T00:00:00+00:00"))
+    assert cost(load(path), 8) == (4.0, 0.6, 0.1)
 
 
 @pytest.mark.parametrize(

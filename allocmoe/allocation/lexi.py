@@ -11,6 +11,7 @@ import numpy as np
 
 from allocmoe.allocation.check import matrix, whole_budget
 from allocmoe.allocation.rule import LayerRule, Request
+from allocmoe.errors import AllocMoEError
 
 POPULATION, CROSSOVER, MUTATION = 100, 0.5, 0.2
 RESTARTS, GENERATIONS, PATIENCE, ATTEMPTS, TOURNAMENT = 4, 2000, 200, 5, 3
@@ -27,10 +28,14 @@ def lexi(distances: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
 
     Returns:
         int64 [L], sum exactly B. The objective is separable, so `alloc_l` gives its optimum.
+
+    Raises AllocMoEError for a budget or a matrix that is none, or a negative seed.
     """
     cost = matrix(distances, "the distance matrix")
     layers, top_k = cost.shape
     budget = whole_budget(budget, layers, top_k)
+    if seed < 0:
+        raise AllocMoEError(f"the seed must not be negative, got {seed}")
     rng = np.random.default_rng(seed)
     found = [_search(cost, budget, rng) for _ in range(RESTARTS)]
     return min(found, key=lambda k: cost[np.arange(layers), k - 1].sum())

@@ -70,7 +70,8 @@ def statistics(original: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[
     return {
         "spearman": [_spearman(a, b) for a, b in zip(before, after, strict=True)],
         "entropy_change": change.tolist(),
-        "divergence": (np.maximum(sum(parts), 0) / 2 / math.log(2)).tolist(),  # rounding may leave less than 0
+        # rounding may leave less than 0, of which scipy's jensenshannon makes NaN
+        "divergence": (np.maximum(sum(parts), 0) / 2 / math.log(2)).tolist(),
     }
 
 

@@ -26,7 +26,8 @@ METHODS = ("uniform", "alloc-t", "alloc-moe", "alloc-moe-causal", "alloc-c", "al
 KINDS = {"flat": "windows of the flattest routing", "peaked": "windows of the most peaked routing"}
 """Who shares the batch instead of ordinary text."""
 VICTIMS, POOL = 16, 32
-"""Windows that are looked at; windows of random tokens, and as many of one token over and over, to choose from."""
+"""Windows that are looked at, at most; windows of random tokens, and as many of one token over and over, to choose
+from."""
 
 
 def appetite(engine: HFEngine, ids: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def _run(setting: Setting) -> list[Record]:
         raise AllocMoEError(
             f"the analysis neighbours has no neighbours for a batch of {setting.batch}: take {most} at most"
         )
-    victims, usual = setting.text.ids[:VICTIMS], setting.text.ids[-count:]
+    victims, usual = setting.text.ids[:-count][:VICTIMS], setting.text.ids[-count:]
     chosen: dict[str, Tensor] = {}
 
     def measure(plan: Plan, kind: str) -> dict[str, Any]:

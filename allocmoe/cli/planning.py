@@ -172,8 +172,8 @@ def allocate(
     spec, mark = MoESpec.from_folder(folder), fingerprint(folder)
     known = Sensitivity.load(profile) if profile else None
     default = spec.original_budget if method == "original" else max(spec.layers, spec.original_budget // 2)
-    given = {"normalize": normalize, "k_base": k_base, "seed": seed}
-    named: dict[str, Any] = {"unit": unit} if unit is not None else {}
+    given = {"unit": unit, "normalize": normalize, "k_base": k_base}
+    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cost is not None:
         named |= _costs(cost, known, mark, row(method).token_rule)
     named |= _named(option or [])
@@ -181,9 +181,8 @@ def allocate(
         raise AllocMoEError(
             f"{method} has no option {', '.join(foreign)[:60]}: expected {', '.join(row(method).defaults) or 'none'}"
         )
-    options = {name: value for name, value in given.items() if value is not None} | named
     spend = default if budget is None else budget
-    plan = make(method, spec, mark, spend, known, reference=reference, **options)
+    plan = make(method, spec, mark, spend, known, reference=reference, **{"seed": seed, **named})
     plan.save(to)
     if as_json:
         return print_json({**plan.to_dict(), "path": str(to), "digest": plan.digest})

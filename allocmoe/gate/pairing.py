@@ -13,7 +13,7 @@ from allocmoe.errors import AllocMoEError
 from allocmoe.methods import METHODS
 from allocmoe.metrics import MALFORMED, METRICS, Measured
 from allocmoe.records import Record
-from allocmoe.records.views import machine, setup
+from allocmoe.records.views import latest, machine, setup
 from allocmoe.stats import Shift
 
 ORIGINAL = "original"
@@ -106,10 +106,9 @@ def _about(key: Key, records: Sequence[Record]) -> list[Record]:
 
 
 def _latest(records: Sequence[Record]) -> Record:
-    """The last one made, whatever their order in the file."""
-    latest = max(r.created for r in records)
-    made = [r for r in records if r.created == latest]
-    return min(made, key=lambda r: json.dumps([r.metrics, r.samples], sort_keys=True)) if made[1:] else made[0]
+    """The last one made, whatever their order in the file: it must not decide a verdict."""
+    ordered = sorted(records, key=lambda r: json.dumps([r.metrics, r.samples], sort_keys=True), reverse=True)
+    return latest(ordered if records[1:] else records)
 
 
 def _unlike(new: Sequence[Record], old: Sequence[Record], across_machines: bool) -> tuple[str, str]:

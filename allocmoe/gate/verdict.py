@@ -128,10 +128,21 @@ def compare(
 
 
 def _judged(found: Sequence[Evidence], margins: Mapping[str, float], alpha: float) -> list[Row]:
+    found = [_finite(e) for e in found]
     tested = [e.key for e in found if e.shift and math.isfinite(e.shift.p)]
     pvalues = [e.shift.p for e in found if e.shift and math.isfinite(e.shift.p)]
     adjusted = dict(zip(tested, stats.holm(pvalues), strict=True)) if tested else {}
     return [_judge(e, margins[e.key.metric], adjusted.get(e.key, math.nan), len(tested), alpha) for e in found]
+
+
+def _finite(found: Evidence) -> Evidence:
+    """The evidence, without a shift that says nothing: samples may be beyond what can be computed with."""
+    shift = found.shift
+    if shift is None or not metrics.get(found.key.metric).counted:
+        return found
+    if all(map(math.isfinite, (shift.estimate, shift.low, shift.high, shift.p, shift.error))):
+        return found
+    return replace(found, shift=None, reason="its samples are too large to compute with, or too far apart")
 
 
 def _judge(found: Evidence, margin: float, p_holm: float, tests: int, alpha: float) -> Row:

@@ -25,16 +25,20 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of the history; `order` counts all that have a record, from 0. Dirty: changed files on top."""
+    """A commit of the history; `order` counts all that have a record, from 0.
+
+    Dirty: changed files on top, which are a commit of their own; `changes` is their digest where it is known.
+    """
 
     hash: str
     date: str
     dirty: bool
     order: int
+    changes: str = ""
 
     @property
     def short(self) -> str:
-        return self.hash[:10] + ("+" if self.dirty else "")
+        return self.hash[:10] + (f"+{self.changes[:8]}" if self.dirty else "")
 
     @property
     def day(self) -> str:
@@ -113,17 +117,18 @@ def level(metric: str, points: Sequence[Point]) -> float:
     return float(np.median([np.median(p.samples) for p in points]))
 
 
-def _identity(record: Record) -> tuple[str, bool]:
+def _identity(record: Record) -> tuple[str, bool, str]:
+    """Hash, whether files were changed on top, and the digest of the changes: as the gate tells commits apart."""
     commit = record.environment["commit"]
     try:
-        return str(commit["hash"]), bool(commit.get("dirty"))
+        return str(commit["hash"]), bool(commit.get("dirty")), str(commit.get("changes", ""))
     except (TypeError, KeyError, AttributeError):
         raise AllocMoEError(f"a record of {record.created} has a commit without a hash: measure it again") from None
 
 
-def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
-    dates: dict[tuple[str, bool], tuple[datetime, int, bool, str]] = {}
-    texts: dict[tuple[str, bool], str] = {}
+def _commits(records: Sequence[Record]) -> dict[tuple[str, bool, str], Commit]:
+    dates: dict[tuple[str, bool, str], tuple[datetime, int, bool, str]] = {}
+    texts: dict[tuple[str, bool, str], str] = {}
     for record in records:
         identity, known = _identity(record), record.environment["commit"]
         text = str(known.get("date"))
@@ -138,7 +143,8 @@ def _commits(records: Sequence[Record]) -> dict[tuple[str, bool], Commit]:
         at = (aware, int(known.get("ancestors", 0)), identity[1], record.created)
         dates[identity] = min(at, dates.get(identity, at))
         texts.setdefault(identity, text)
-    return {i: Commit(i[0], texts[i], i[1], order) for order, i in enumerate(sorted(dates, key=lambda i: dates[i]))}
+    ordered = sorted(dates, key=lambda identity: dates[identity])
+    return {i: Commit(i[0], texts[i], i[1], order, i[2]) for order, i in enumerate(ordered)}
 
 
 def _labels(groups: Mapping[tuple[str, str], Record]) -> dict[tuple[str, str], str]:

@@ -160,9 +160,13 @@ def random_profile(engine: HFEngine, names: Sequence[str], seed: int = 0, progre
 
 
 def measured(path: Path, engine: Engine, plans: Sequence[Plan], protocol: Protocol, seed: int) -> list[Record]:
-    """The records of one whole session of these plans under this protocol that a file holds, see `whole_session`."""
-    wanted = setup(engine, protocol, seed)
-    same = [r for r in records.resume(path) if r.fingerprint == engine.fingerprint and views.setup(r) == wanted]
+    """The records of one whole session of these plans under this protocol that a file holds, see `whole_session`.
+
+    Another machine's, or of other versions, are none.
+    """
+    wanted, here = setup(engine, protocol, seed), records.machine()
+    own = [r for r in records.resume(path) if {**r.environment, **here} == r.environment]
+    same = [r for r in own if r.fingerprint == engine.fingerprint and views.setup(r) == wanted]
     return whole_session(same, [plan.digest for plan in plans])
 
 

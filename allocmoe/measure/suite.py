@@ -93,7 +93,8 @@ SUITES = {
 
 
 _STRINGS = {"type": "array", "items": {"type": "string"}}
-_TEXT, _COUNT, _FROM_ONE = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 1}
+_TEXT, _WHOLE = {"type": "string"}, {"type": "integer", "maximum": 2**32 - 1}  # the most that a seed may be
+_COUNT, _FROM_ONE = {**_WHOLE, "minimum": 0}, {**_WHOLE, "minimum": 1}
 _FORM = {
     "type": "object",
     "properties": {
@@ -105,7 +106,7 @@ _FORM = {
         "text": _TEXT, "passes": _TEXT, "calibration": _TEXT, "dtype": _TEXT, "device": _TEXT,
         "windows": _FROM_ONE, "calibration_windows": _FROM_ONE,
         "items": _COUNT, "starts": _COUNT, "seed": _COUNT,
-        "protocol": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "protocol": {"type": "object", "additionalProperties": _WHOLE},
     },
 }  # fmt: skip
 
@@ -118,7 +119,7 @@ def chosen(asked: str | None = None) -> Suite:
         return SUITES[name]
     try:
         values = json.loads(Path(name).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AllocMoEError(f"no suite {name!r} ({error}): expected {' or '.join(SUITES)}, or a JSON file") from None
     known = {f.name for f in fields(Suite)}
     if not isinstance(values, dict) or not set(values) <= known:

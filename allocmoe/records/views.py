@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from allocmoe.errors import AllocMoEError
@@ -37,12 +37,25 @@ def groups(record: Record) -> list[list[str]]:
     return sorted(sorted(tasks) for tasks in named.values())
 
 
+def latest(records: Sequence[Record]) -> Record:
+    """The one made last, wherever it stands; of those of one second the last in their order."""
+    return max(reversed(records), key=lambda record: record.created)
+
+
+def newest(records: Sequence[Record], key: Callable[[Record], Hashable]) -> dict[Any, Record]:
+    """Of every key its latest record; keys in the order of their first."""
+    members: dict[Hashable, list[Record]] = {}
+    for record in records:
+        members.setdefault(key(record), []).append(record)
+    return {name: latest(among) for name, among in members.items()}
+
+
 def fitted(records: Sequence[Record]) -> Record:
     """The latest fit of what a step takes; AllocMoEError where there is none."""
     found = [record for record in records if record.about == "cost"]
     if not found:
         raise AllocMoEError("these records say nothing of what a step takes: measure it with `allocmoe fit`")
-    return found[-1]
+    return latest(found)
 
 
 def cost(records: Sequence[Record], batch: int, rule: str = "top_k") -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allocmoe.records import Record
+from allocmoe.records.views import latest
 from allocmoe.report.compare import Comparison
 from allocmoe.report.rows import QualityRow, SpeedRow
 from allocmoe.report.style import BASELINE, FOCUS, MEAN, ORIGINAL, PHASES, TIMES, name
@@ -70,9 +71,10 @@ def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | No
     searches = [r for r in records if r.about == "tune" and r.fingerprint == q.group.fingerprint and r.plan in rows]
     if not searches:
         return None
-    document = searches[-1].details["document"]
+    last = latest(searches)
+    document = last.details["document"]
     nearest = "" if document["met"] else "not to be had; nearest: "
-    return rows[searches[-1].plan or ""], f"{document['asked']}: {nearest}"
+    return rows[last.plan or ""], f"{document['asked']}: {nearest}"
 
 
 def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:

@@ -79,9 +79,9 @@ def apart(among: Sequence[Group]) -> list[tuple[list[str], dict[str, list[str]]]
 
 
 def _group(about: str, rows: Sequence[Record]) -> Group:
-    latest = {(r.method, r.budget): r for r in rows}
-    ordered = tuple(sorted(latest.values(), key=lambda r: (rank(r.method or ""), r.budget or 0)))
-    originals = {str(r.setup.get("session", "")): r for r in rows if r.method == ORIGINAL}
+    newest = views.newest(rows, lambda r: (r.method, r.budget))
+    ordered = tuple(sorted(newest.values(), key=lambda r: (rank(r.method or ""), r.budget or 0)))
+    originals = views.newest([r for r in rows if r.method == ORIGINAL], lambda r: str(r.setup.get("session", "")))
     first = rows[0]
     setup, machine = views.setup(first), views.machine(first)
     label = " · ".join(str(part) for part in (first.model, setup.get("text") or setup.get("engine")) if part)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from allocmoe import documents
-from allocmoe.records import Record, conditions
+from allocmoe.records import Record, conditions, views
 from allocmoe.report.groups import owner
 from allocmoe.report.results import Results
 from allocmoe.report.style import ORIGINAL
@@ -56,11 +56,12 @@ def label(record: Record) -> str:
 
 def parts(found: Results, name: str, *ignored: str) -> Iterator[list[Record]]:
     """The records of an analysis that may stand together, the latest of each key; see `base`."""
-    members: dict[str, dict[str, Record]] = {}
+    members: dict[str, list[Record]] = {}
     for record in found.records:
         if named(record) == name:
-            members.setdefault(base(record, *ignored), {})[record.key] = record
-    yield from (list(among.values()) for among in members.values())
+            members.setdefault(base(record, *ignored), []).append(record)
+    for among in members.values():
+        yield list(views.newest(among, lambda record: record.key).values())
 
 
 def shape(record: Record) -> tuple[int, int]:

@@ -166,6 +166,11 @@ def refined(curve: Sequence[Tried], wish: Wish, aim: float | None, layers: int) 
     return int(little[0]) if len(little) else int(budgets[-1])
 
 
+def nearest(curve: Sequence[Tried], budget: int) -> Plan:
+    """The measured plan of a method whose budget comes nearest, the smaller one of two; `curve` is not empty."""
+    return min(curve, key=lambda t: (abs(t.plan.budget - budget), t.plan.budget)).plan
+
+
 def ranked(among: Sequence[Tried], wish: Wish, aim: float | None) -> list[Tried]:
     """The best first: of those fast enough the one that loses least, or of those that lose little enough the fastest;
     behind them what comes nearest."""

@@ -28,7 +28,7 @@ from allocmoe.profile.run import as_record, kept
 from allocmoe.profile.sensitivity import Sensitivity
 from allocmoe.records.step import StepCost
 from allocmoe.spec import MoESpec
-from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, ranked, refined
+from allocmoe.tune.candidates import PAIRS, Field, Tried, grid, methods_for, nearest, ranked, refined
 from allocmoe.tune.ends import End, at_least, granted, order, written
 from allocmoe.tune.size import WINDOW, Size, size_for
 from allocmoe.tune.timing import Timed, aside, speedup
@@ -176,7 +176,10 @@ class _Search:
         return found
 
     def _curves(self, field: Field, names: Sequence[str], text: Windows) -> dict[str, list[Tried]]:
-        """Each method at a few budgets; methods for which no time is left have none."""
+        """Each method at a few budgets; methods for which no time is left have none.
+
+        Raises AllocMoEError if no method has a plan.
+        """
         spec, found = field.engine.spec, {}
         reserve = 0.4 * (self.end - time.monotonic())
         for number, name in enumerate(names):
@@ -186,6 +189,8 @@ class _Search:
             made = {p.digest: p for b in grid(spec.layers, spec.top_k) if (p := field.plan(name, b))}
             if made:
                 found[name] = field.tried(list(made.values()), text)
+        if not found:
+            raise AllocMoEError(f"none of {', '.join(names)} has a plan for this model: name other methods")
         return found
 
     def _ends(
@@ -212,7 +217,7 @@ class _Search:
         """Each method's plan for the aim, on more and more text; the better half goes on."""
         layers = field.engine.spec.layers
         budgets = {name: refined(curve, self.wish, aim, layers) for name, curve in curves.items()}
-        made = [plan for name, b in budgets.items() if b is not None and (plan := field.plan(name, b))]
+        made = [field.plan(name, b) or nearest(curves[name], b) for name, b in budgets.items() if b is not None]
         plans = list({plan.digest: plan for plan in made}.values())
         few = self.size.windows[0]
         going = ranked(field.tried(plans, _rows(text, few)), self.wish, aim)

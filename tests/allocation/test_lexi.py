@@ -72,6 +72,11 @@ def test_same_seed_same_result() -> None:
     assert np.array_equal(lexi(cost, 15, seed=3), lexi(cost, 15, seed=3))
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(AllocMoEError, match="the seed must not be negative, got -1"):
+        lexi(np.random.default_rng(5).random((6, 4)), 15, seed=-1)
+
+
 @pytest.mark.whole
 def test_the_only_answer_at_both_ends() -> None:
     cost = distances(5, 3, 6)

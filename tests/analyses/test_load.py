@@ -125,6 +125,15 @@ def test_the_same_load_changes_nothing_and_an_even_one_has_no_rank() -> None:
     assert load.summary({"spearman": [None]}) == {}
 
 
+def test_a_load_that_differs_by_a_factor_alone_diverges_by_nothing() -> None:
+    """Rounding leaves about half of such layers a little below 0."""
+    weights = np.random.default_rng(1).uniform(0, 50, (50, 64)).round(4)
+    sides = [{"activations": np.ones((50, 64)), "weights": side} for side in (weights, 1.1 * weights)]
+    found = load.statistics(*sides)["divergence"]
+    assert found == pytest.approx([0.0] * 50, abs=1e-12)
+    assert all(value is not None and value >= 0 for value in found)
+
+
 def test_records_hold_what_the_statistics_need_and_are_made_once(tmp_path: Path) -> None:
     made = setting(tmp_path / "r.jsonl")
     found = load.ANALYSIS.run(made)

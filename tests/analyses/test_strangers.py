@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from allocmoe.analyses import neighbours
+from allocmoe.engines.hf import HFEngine
 from allocmoe.errors import AllocMoEError
 from tests.analyses.small import LENGTH, setting
 
@@ -63,6 +65,22 @@ def test_what_moves_is_the_divergence_of_the_victim_s_own_predictions(tmp_path: 
 def test_a_batch_without_neighbours_is_refused(size: int, says: str, tmp_path: Path) -> None:
     with pytest.raises(AllocMoEError, match=says):
         neighbours.ANALYSIS.run(setting(tmp_path / "r.jsonl", batch=size))
+
+
+@pytest.mark.parametrize("size", [2, 5, 6])
+def test_no_victim_is_its_own_neighbour(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six windows: where the batch takes most of them, few are left to be looked at."""
+    made, seen = setting(tmp_path / "r.jsonl", batch=size), []
+
+    def noting(_: HFEngine, victims: torch.Tensor, usual: torch.Tensor, _others: torch.Tensor) -> Any:
+        seen.append((victims.tolist(), usual.tolist()))
+        return [0.0] * len(victims), [0.0] * len(victims), 0.0
+
+    monkeypatch.setattr(neighbours, "moved", noting)
+    found = neighbours.ANALYSIS.run(made)
+    windows = made.text.ids.tolist()
+    assert seen[0] == (windows[: 7 - size], windows[7 - size :])
+    assert {r.setup["analysis"]["victims"] for r in found} == {7 - size}
 
 
 def test_thresholds_and_top_k_are_deaf(tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "an option of another method": (
         [*ALLOCATE, "--method", "uniform", "--set", "pairs=2"], ["uniform has no option pairs"],
     ),
+    "k_base of another method": (
+        [*ALLOCATE, "--method", "uniform", "--k-base", "2"], ["uniform has no option k_base"],
+    ),
+    "normalisation of another method": (
+        [*ALLOCATE, "--method", "uniform", "--normalize", "log"], ["uniform has no option normalize"],
+    ),
     "an unknown margin": ([*GATE, "--margin", "speed=3"], ["no metric 'speed'", "perplexity"]),
     "no place for a summary": ([*GATE, "--summary", "MADE/file/s.md"], ["cannot write"]),
     "nothing to make a baseline": (["baseline", "MADE/empty.txt", "--to", "TMP/b.jsonl"], ["no quality or speed"]),

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from measured import COMMIT, ENVIRONMENT, NAME, changed, lose, machine, row, slower, verdicts, worse
+from measured import COMMIT, ENVIRONMENT, NAME, changed, lose, machine, quality, row, slower, verdicts, worse
 from statsmodels.stats import multitest  # noqa: F401  slow to import, so not in a test
 
 from allocmoe import cli, records
@@ -196,6 +196,19 @@ def test_several_plans_of_one_row_are_ambiguous(old, new):
     assert found.code == 2
     assert "the new file holds several plans of it" in row(found, f"{NAME}/perplexity").reason
     assert compare(changed(new, "quality", plan="another"), old).code == 0, "a new plan is what may be compared"
+
+
+@pytest.mark.parametrize("nll", [[1e200] * 32, [1e200, *[2.0] * 31]])
+def test_where_nothing_can_be_computed_with_the_reason_says_so(nll):
+    old = [quality("uniform", 64, 1)]
+    new = changed(old, "quality", samples=lambda s: s | {"nll": nll})
+    for one in (old, new):
+        one[0].samples.pop("tasks")
+    found = compare(new, old)
+    assert found.code == 2
+    told = row(found, "mini/uniform/64/perplexity")
+    assert (told.verdict, math.isnan(told.p)) == (UNMEASURED, True)
+    assert "too large to compute with" in told.reason
 
 
 ODD = {

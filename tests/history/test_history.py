@@ -211,6 +211,21 @@ def test_dates_order_commits_whatever_their_zone_and_changed_files_come_after():
     assert [c.short for c in line.commits] == [f"{n:02}" * 5 for n in (5, 0, 1)] + ["01" * 5 + "+"]
 
 
+def test_other_changes_on_top_of_a_commit_are_another_commit():
+    def at(minute: int, digest: str, value: float) -> Record:
+        known = {**MACHINE, "commit": commit(1, dirty=True, changes=digest)}
+        return quality(1, environment=known, created=f"2026-02-01T00:0{minute}:00+00:00", metrics={"perplexity": value})
+
+    first, second = "b" * 16, "a" * 16
+    line = next(
+        s
+        for s in history.series([at(2, second, 3.0), at(1, first, 2.0), at(3, first, 2.0)])
+        if s.metric == "perplexity"
+    )
+    assert [c.short for c in line.commits] == [f"{'01' * 5}+{'b' * 8}", f"{'01' * 5}+{'a' * 8}"]
+    assert [p.samples for p in line.points] == [(2.0, 2.0), (3.0,)]
+
+
 def test_commits_of_one_second_keep_the_order_in_which_they_come():
     same = [quality(n, environment={**MACHINE, "commit": commit(n, date=commit(0)["date"])}) for n in (3, 1, 2)]
     assert [c.hash[:2] for c in history.series(same)[0].commits] == ["03", "01", "02"]

@@ -158,6 +158,21 @@ def test_an_interrupted_fit_goes_on_with_the_next_batch(tmp_path: Path, monkeypa
     assert {p["tokens"] for p in cost.details["points"]} == {2, 3}
 
 
+def test_another_machines_session_is_not_taken_and_does_not_hide_this_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, protocol, engine = tmp_path / "r.jsonl", Protocol(1, 2, 1, 0, 2), tiny("olmoe")
+    fitting.fit(engine, [2], protocol, path, progress=False)
+    own = records.load(path)
+    path.unlink()
+    records.append(path, *(replace(r, environment={**r.environment, "processor": "another"}) for r in own))
+    fitting.fit(engine, [2], protocol, path, progress=False)
+    assert len(records.load(path)) == 2 * len(own), "timed anew, on this machine"
+    monkeypatch.setattr(fitting, "session", None)
+    cost = fitting.fit(engine, [2], protocol, path, progress=False)
+    assert cost.details["points"], "the session of this machine, behind the other's"
+
+
 def test_every_number_has_words(tmp_path: Path) -> None:
     engine = tiny("olmoe")
     cost = fitting.fit(engine, [2], Protocol(1, 2, 1, 0, 1), tmp_path / "r.jsonl", progress=False)

@@ -239,7 +239,9 @@ def test_a_suite_is_chosen_by_name_variable_or_file(tmp_path: Path, monkeypatch:
         ('{"models": "mini-olmoe"}', "models: 'mini-olmoe' is not of type 'array'"),
         ('{"timed": [["vllm"]]}', r"timed.0: \['vllm'\] is too short"), ('{"windows": "x"}', "windows: 'x' is not"),
         ('{"starts": "three"}', "starts: 'three' is not"), ('{"shares": ["a"]}', "shares.0: 'a' is not"),
-        ('{"protocol": [1]}', "protocol"),
+        ('{"protocol": [1]}', "protocol"), ("[" * 100_000, "no suite"),
+        ('{"seed": 1' + "0" * 23 + "}", "seed: 1000.* is greater than the maximum"),
+        ('{"protocol": {"runs": 1' + "0" * 23 + "}}", "protocol.runs: 1000.* is greater than the maximum"),
         ('{"protocol": {"runs": 0}}', "at least one"), ('{"models": [], "timed": []}', "needs models"),
     ],
 )  # fmt: skip

@@ -46,6 +46,16 @@ def test_another_commit_of_allocmoe_is_the_same_machine():
     assert not apart([group])
 
 
+def test_the_latest_is_the_one_made_last_wherever_it_stands():
+    times = ["2026-02-01T00:00:00+00:00", "2026-03-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00"]
+    made = [replace(quality("original", 48), created=t) for t in times]
+    (group,) = groups(made, "quality")
+    assert [r.created for r in group.records] == [times[1]]
+    assert [r.created for r in group.originals.values()] == [times[1]]
+    same = [replace(made[0], command=command) for command in ("first", "second")]
+    assert groups(same, "quality")[0].records[0].command == "second", "of one second the last in the file"
+
+
 def test_plans_of_two_models_on_one_shape_are_two_groups():
     own = [speed(*p) for p in plans("uniform")]
     other = [replace(r, model="mini-qwen", fingerprint="e" * 16) for r in own]

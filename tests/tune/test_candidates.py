@@ -15,7 +15,7 @@ from allocmoe.plan import Plan
 from allocmoe.records import Record
 from allocmoe.records.step import StepCost
 from allocmoe.stats import Interval
-from allocmoe.tune.candidates import NEAR, TRIED, Tried, grid, methods_for, predicted, ranked, refined
+from allocmoe.tune.candidates import NEAR, TRIED, Tried, grid, methods_for, nearest, predicted, ranked, refined
 from allocmoe.tune.wish import Limit, Wish
 
 LAYERS, TOP = 4, 8
@@ -56,6 +56,12 @@ def test_the_budget_for_a_loss_is_the_smallest_that_loses_little_enough(curve: l
 
 def test_no_curve_no_budget() -> None:
     assert refined([], Wish(1.5), 1.5, LAYERS) is None
+
+
+@given(curves(), st.integers(LAYERS, LAYERS * TOP))
+def test_the_nearest_measured_plan(curve: list[Tried], budget: int) -> None:
+    found = nearest(curve, budget).budget
+    assert found == min((t.plan.budget for t in curve), key=lambda b: (abs(b - budget), b))
 
 
 def test_fast_enough_comes_before_cheap_and_then_what_loses_least() -> None:

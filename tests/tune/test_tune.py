@@ -12,6 +12,7 @@ import torch
 
 from allocmoe import mini, records
 from allocmoe.engines.hf import HFEngine
+from allocmoe.errors import AllocMoEError
 from allocmoe.measure.protocol import Protocol
 from allocmoe.plan import Plan
 from allocmoe.stats import Interval
@@ -125,3 +126,16 @@ def test_a_wish_that_cannot_be_had_tells_the_nearest(found: tuple[dict[str, Any]
     assert not document["met"]
     assert document["measured"]["speedup"][2] < 50
     assert Plan.load(Path(document["plan"])).budget == document["budget"]
+
+
+def test_where_a_method_has_no_plan_the_nearest_that_was_measured_goes_on(found: tuple[dict[str, Any], Path]) -> None:
+    _, out = found
+    document = tuning.tune(replace(MODEL, methods=("ascending",)), Wish(50.0), out, batch=4, progress=False)
+    tried = [p["budget"] for p in records.load(out / "records.jsonl")[-1].details["front"]]
+    assert document["budget"] == min(tried) > 24, "no ascending schedule keeps one expert in each of 24 layers"
+
+
+def test_no_plan_at_all_is_one_sentence(found: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning.Field, "plan", lambda *_: None)
+    with pytest.raises(AllocMoEError, match="none of uniform has a plan"):
+        tuning.tune(replace(MODEL, methods=("uniform",)), Wish(1.5), found[1], batch=4, progress=False)

@@ -188,6 +188,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         self._one_step(len(prompts), sum(map(len, prompts)))
+        self.check_length(max(map(len, prompts), default=0), tokens)
         chosen = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False, **sampling)
         return self.llm.generate([{"prompt_token_ids": list(p)} for p in prompts], chosen, use_tqdm=False)
 
@@ -228,6 +229,15 @@ class VLLMEngine:
         for name in COUNTS:  # greedy: the second run begins as the first did
             setattr(rest, name, getattr(rest, name) - getattr(prefill, name))
         return {"prefill": prefill.summary(), "decode": rest.summary()}
+
+    def check_length(self, prompt: int, tokens: int) -> None:
+        """AllocMoEError where vLLM would give fewer than `tokens` tokens after a prompt: it says nothing of that."""
+        longest = self.config.model_config.max_model_len
+        if prompt + tokens > longest:
+            raise AllocMoEError(
+                f"{prompt} tokens of a prompt and {tokens} to generate are more than the {longest} that this vLLM "
+                "takes (max_model_len): give shorter prompts, or decode fewer tokens"
+            )
 
     def _one_step(self, requests: int, tokens: int) -> None:
         scheduler = self.config.scheduler_config

@@ -59,7 +59,7 @@ class Turns:
 
     def __init__(self, engine: Any, plans: Sequence[Plan]) -> None:
         """AllocMoEError for a plan of another model."""
-        self.core = engine.llm.llm_engine
+        self.engine, self.core = engine, engine.llm.llm_engine
         self.budgeted = self.core.model_executor.driver_worker.worker.allocmoe
         self.routers = list(self.budgeted.routers.values())
         self.plans, self.rules = plans, list[list[Any]]()
@@ -137,9 +137,13 @@ class Turns:
 
     @contextmanager
     def requests(self, prompts: Tensor, length: int) -> Any:
-        """Requests for greedy continuations of prompts [B, n], of exactly `length` tokens; one step is one token."""
+        """Requests for greedy continuations of prompts [B, n], of exactly `length` tokens; one step is one token.
+
+        Raises AllocMoEError where vLLM takes no sequences of n + length tokens.
+        """
         from vllm import SamplingParams
 
+        self.engine.check_length(prompts.shape[1], length)
         number = next(NUMBERS)
         sampling = SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True, detokenize=False)
         names = [f"turn-{number}-{i}" for i in range(len(prompts))]

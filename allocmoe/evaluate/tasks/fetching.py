@@ -43,7 +43,11 @@ def look(
         tasks = [leaf for asked in spec.asked for leaf in roots.leaves(asked, known.task_index)]
         rows, lacking = 0, {}
         for task in tasks:
-            definition = known.task_index[task].cfg
+            entry = known.task_index[task]
+            definition = entry.cfg
+            if entry.kind.name != roots.TASK:
+                lacking[task] = roots.IN_PYTHON
+                continue
             try:
                 files = root.files(task, definition)
                 asked_split = next(definition[s] for s in roots.EVALUATED if definition.get(s))

@@ -25,6 +25,8 @@ from allocmoe.errors import AllocMoEError
 BUILDERS = ("json", "csv", "parquet", "text", "arrow")  # of `datasets`: files, no data set's name
 EVALUATED = ("test_split", "validation_split")  # lm-eval's order: the first that a task has is what it asks
 SPLITS = (*EVALUATED, "training_split", "fewshot_split")
+IN_PYTHON = "it is written in Python, and asks the hub for its data"
+"""Why a root cannot serve a task that is no definition."""
 TAG, GROUP, TASK = "TAG", "GROUP", "TASK"  # kinds in lm-eval's index
 
 
@@ -108,7 +110,7 @@ def use(root: Root, names: Iterable[str], manager: Any, scratch: Path) -> dict[s
     for task in dict.fromkeys(leaf for name in names for leaf in leaves(name, index)):
         entry = index[task]
         if entry.kind.name != TASK:
-            missing[task] = "it is written in Python, and asks the hub for its data"
+            missing[task] = IN_PYTHON
             continue
         try:
             files = root.files(task, entry.cfg)

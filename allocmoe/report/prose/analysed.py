@@ -12,7 +12,7 @@ from allocmoe.analyses.layer_rules import METHODS as LAYERS
 from allocmoe.analyses.neighbours import NAME as NEIGHBOURS
 from allocmoe.analyses.token_rules import METHODS as TOKENS
 from allocmoe.errors import AllocMoEError, shown
-from allocmoe.records import Record
+from allocmoe.records import Record, views
 from allocmoe.report import by_budget
 from allocmoe.report.groups import groups
 from allocmoe.report.prose.forms import formatted, percent, table
@@ -132,9 +132,10 @@ def analysed(
         r for r in sources.records(file)
         if named(r) == analysis and (r.model, r.method) == (model, method) and at(r, budget)
     ]  # fmt: skip
-    if not found or metric not in found[-1].metrics:
+    metrics = views.latest(found).metrics if found else {}
+    if metric not in metrics:
         raise AllocMoEError(f"{file} has no {shown(metric)} of {shown(analysis)} for {model}, {method} at {budget}")
-    return formatted(found[-1].metrics[metric], form)
+    return formatted(metrics[metric], form)
 
 
 def _results(sources: Sources, files: str) -> Results:

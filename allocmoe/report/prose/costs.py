@@ -10,7 +10,7 @@ from typing import Any
 from allocmoe.allocation.published import predicted_speedup
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.metrics import METRICS
-from allocmoe.records import Record
+from allocmoe.records import Record, views
 from allocmoe.records.step import StepCost
 from allocmoe.report.groups import Group
 from allocmoe.report.prose.forms import percent, ratio, table
@@ -147,7 +147,7 @@ def _fitted(sources: Sources, file: str, model: str) -> StepCost:
     found = [r for r in sources.records(file) if r.about == "cost" and r.model == model]
     if not found:
         raise AllocMoEError(f"{file} has no cost of {shown(model)}: measure it with `allocmoe fit`")
-    return StepCost.from_metrics(found[-1].metrics)
+    return StepCost.from_metrics(views.latest(found).metrics)
 
 
 def _own(speed: Record) -> str | None:

@@ -183,6 +183,19 @@ def test_a_batch_that_would_be_split_is_refused(served: tuple[Any, Any]) -> None
         engine.generate([[5, 6]] * (engine.config.scheduler_config.max_num_seqs + 1), 1)
 
 
+def test_a_run_that_would_be_shortened_is_refused(served: tuple[Any, Any], hf: HFEngine) -> None:
+    engine, _ = served
+    longest = engine.config.model_config.max_model_len
+    tokens = torch.ones(1, longest, dtype=torch.long)
+    turns = engine.turns([plan(hf, "original", 128)], 1, 5)
+    for timed in (lambda: engine.timed(tokens, 5), lambda: turns.timed(tokens, 5, 0)):
+        with pytest.raises(AllocMoEError, match=f"5 tokens of a prompt and {longest - 4} to generate.*{longest}"):
+            timed()
+    assert not turns.core.has_unfinished_requests()
+    (answer,) = engine.generate([[5] * (longest - 2)], 2)
+    assert len(answer.outputs[0].token_ids) == 2, "as long as it may be, and whole"
+
+
 def test_a_plan_of_another_model_is_refused_and_the_old_one_stays(served: tuple[Any, Any], hf: HFEngine) -> None:
     engine, _ = served
     other = Plan.from_dict(plan(hf, "uniform", 64).to_dict() | {"fingerprint": "another"})

@@ -217,6 +217,12 @@ def test_fetching_says_what_it_could_not_have(tmp_path: Path) -> None:
     assert (found.here, found.missing) == (0, "gone: no folder gone in root")
 
 
+def test_a_task_in_python_is_missing_whatever_the_root_holds(tmp_path: Path) -> None:
+    put(tmp_path / "squadv2", validation=BOOLQ)
+    (found,) = fetching.look(tmp_path, ["squadv2"], [STOCK / "squadv2"], stock=False)
+    assert (found.tasks, found.here, found.missing) == (1, 0, f"squadv2: {roots.IN_PYTHON}")
+
+
 def test_root_knows_only_what_is_there(tmp_path: Path) -> None:
     put(tmp_path / "acp_bench" / "acp_app_bool", test=SUMS)
     root = Root(tmp_path)
