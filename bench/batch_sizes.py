@@ -17,6 +17,7 @@ import torch
 import typer
 
 from allocmoe import mini
+from allocmoe.cli import script
 from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import evaluate
@@ -69,4 +70,4 @@ def measure(engine: HFEngine, plans: list[Plan], text: Windows, to: Path, batch:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from allocmoe import mini, records
+from allocmoe.cli import script
 from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import TEXT, Measurer
@@ -117,4 +118,4 @@ def by_channel(engine: HFEngine, plan: Plan, ids: Tensor) -> list[Tensor]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

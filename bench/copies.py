@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from allocmoe import mini, records
+from allocmoe.cli import script
 from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.quality import TEXT, Measurer
@@ -132,4 +133,4 @@ def compared(copy: HFEngine, old: list[Plan], own: Any, test: Windows, seed: int
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from allocmoe import mini, records, stats
+from allocmoe.cli import script
 from allocmoe.data.text import windows
 from allocmoe.engines.head import window_nll
 from allocmoe.errors import AllocMoEError
@@ -114,4 +115,4 @@ def compared(one: Record, first: Record) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -21,6 +21,7 @@ import numpy as np
 import typer
 
 from allocmoe import records
+from allocmoe.cli import script
 from allocmoe.history import steps
 from allocmoe.history.steps import ALPHA, Step
 from allocmoe.metrics import METRICS
@@ -265,4 +266,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

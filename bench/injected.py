@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from allocmoe import records
+from allocmoe.cli import script
 from allocmoe.records import Record
 
 LAYER, ENGINE = "allocmoe/engines/planned.py", "allocmoe/engines/hf.py"
@@ -150,4 +151,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

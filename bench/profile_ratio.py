@@ -19,6 +19,7 @@ import torch
 import typer
 
 from allocmoe import mini, records
+from allocmoe.cli import script
 from allocmoe.data.text import windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.evaluate.perplexity import perplexity
@@ -82,4 +83,4 @@ def suffix_share(engine: HFEngine, text: object, batch: int, repeats: int = 5) -
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

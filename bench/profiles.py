@@ -26,6 +26,7 @@ from tqdm import tqdm
 from allocmoe import mini, records
 from allocmoe.allocation.alloc_l import alloc_l
 from allocmoe.allocation.one_pass import by_halves
+from allocmoe.cli import script
 from allocmoe.data.text import Windows, windows
 from allocmoe.engines.hf import HFEngine
 from allocmoe.engines.planned import PlannedLayer
@@ -159,4 +160,4 @@ def show(metrics: dict[str, float], chosen: dict[str, dict[int, list[float]]]) -
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -26,6 +26,7 @@ import torch
 import typer
 
 from allocmoe import records
+from allocmoe.cli import script
 from allocmoe.engines.vllm.engine import VLLMEngine
 from allocmoe.engines.vllm.turns import Turns
 from allocmoe.measure import shapes
@@ -272,4 +273,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

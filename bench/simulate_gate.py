@@ -32,6 +32,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from allocmoe import documents, gate, records, stats
+from allocmoe.cli import script
 from allocmoe.errors import AllocMoEError
 from allocmoe.metrics import METRICS
 from allocmoe.records import Record
@@ -193,4 +194,4 @@ def show(metrics: dict[str, float], sizes: Sequence[int], runs: int, slowdown: f
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

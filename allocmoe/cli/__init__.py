@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -45,9 +46,21 @@ def root(
 
 
 def main() -> None:
-    """Entry point: an expected error is one line on stderr and exit code 2; Ctrl-C is 130; a gate has its own."""
+    """Entry point."""
+    run(app)
+
+
+def script(function: Callable[..., Any]) -> None:
+    """A function as a command line of its own, whose errors are told as those of the verbs."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command()(function)
+    run(alone)
+
+
+def run(command: typer.Typer) -> None:
+    """An expected error is one line on stderr and exit code 2; Ctrl-C is 130; a gate has its own."""
     try:
-        code = app(standalone_mode=False)
+        code = command(standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C, and a verb's typer.Exit, into a returned exit code
             raise KeyboardInterrupt
         if code:

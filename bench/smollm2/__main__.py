@@ -10,12 +10,12 @@ from typing import Annotated
 import torch
 import typer
 
+from allocmoe.cli import script
 from allocmoe.errors import AllocMoEError
 from bench.smollm2 import fetch
 from bench.smollm2.blocks import Fit
 from bench.smollm2.distil import Recipe
 from bench.smollm2.make import Settings, make
-from bench.smollm2.run import run
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -62,4 +62,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main, "run the same command again to go on")
+    script(main)

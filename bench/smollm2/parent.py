@@ -17,13 +17,13 @@ import typer
 from transformers import AutoTokenizer
 
 from allocmoe import records
+from allocmoe.cli import script
 from allocmoe.errors import AllocMoEError
 from allocmoe.evaluate.tasks.results import scores
 from allocmoe.evaluate.tasks.suite import TaskSuite
 from allocmoe.records import Record
 from allocmoe.spec import fingerprint
 from bench.smollm2 import fetch
-from bench.smollm2.run import run
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -65,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main, "nothing was recorded; run the same command again")
+    script(main)
