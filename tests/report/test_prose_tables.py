@@ -168,8 +168,8 @@ def test_the_table_of_tasks(sources: Sources) -> None:
 
 def test_the_table_of_speed(sources: Sources) -> None:
     (found,) = rows("speed", "timed 1/2 alloc-l uniform", sources)[1:]
-    assert found[:4] == ["olmoe-wide (random weights)", "transformers, float32", "mini-olmoe", "Alloc-L"]
-    assert [c.split()[0] for c in found[4:]] == [timed("alloc-l", 24, p, "uniform") for p in ("prefill", "decode")]
+    assert (found[:2], found[4:]) == (["olmoe-wide", "Alloc-L"], ["-"])
+    assert [c.split()[0] for c in found[2:4]] == [timed("alloc-l", 24, p, "uniform") for p in ("prefill", "decode")]
 
 
 def test_the_tables_of_studies(sources: Sources) -> None:

@@ -75,7 +75,11 @@ def fetch(
     known, failed = _known(names, include, stock), {}
     tasks = [t for spec in _foreign(names) for one in spec.asked for t in roots.leaves(one, known.task_index)]
     for task in tqdm(list(dict.fromkeys(tasks)), desc="fetch", unit="task", disable=not progress):
-        definition = known.task_index[task].cfg or {}
+        entry = known.task_index[task]
+        definition = entry.cfg or {}
+        if entry.kind.name != roots.TASK:
+            failed[task] = roots.IN_PYTHON
+            continue
         try:
             roots.Root(folder).files(task, definition)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 
 from allocmoe.errors import AllocMoEError, shown
 from allocmoe.evaluate.tasks.table import EMBEDDED, PAPER
@@ -11,7 +12,7 @@ from allocmoe.records import Record
 from allocmoe.report.answer import within
 from allocmoe.report.prose.figures import VERDICTS, best, speed_ratio
 from allocmoe.report.prose.forms import percent, percents, ratio, table
-from allocmoe.report.prose.sources import Sources
+from allocmoe.report.prose.sources import Sources, picked
 from allocmoe.report.style import MEAN, ORIGINAL, PHASES, name
 from allocmoe.stats import Interval
 
@@ -162,17 +163,19 @@ def tasks(sources: Sources, file: str, method: str, share: str) -> str:
 
 
 def speed(sources: Sources, file: str, share: str, names: str, other: str = ORIGINAL) -> str:
-    """Speed of methods over another one at a share of the activations, on every timed shape of a file."""
+    """Speed of methods over another one at a share of the activations, and the distinct experts of a decode step and
+    layer, on every timed shape of a file."""
     rows = []
     for group in sources.groups(file, "speed"):
-        how, whose = f"{group.setup['engine']}, {group.setup['dtype']}", group.owner.get("model", "its own")
         timed = {r.method for r in group.records}
         for method in [m for m in names.split(",") if m in timed]:
             values = [ratio(speed_ratio(group, method, other, share, p), True) for p in PHASES]
-            rows.append([group.model, how, whose, name(method), *values])
+            counted = picked(group, method, share).spent.get("decode", {}).get("distinct_per_layer")
+            experts = f"{fmean(counted):.1f}" if counted else "-"
+            rows.append([group.model.split(" (")[0], name(method), *values, experts])
     if not rows:
         raise AllocMoEError(f"{file} has no speed of {shown(names)}")
-    return table(["timed", "engine", "plans of", "method", *PHASES], rows)
+    return table(["timed", "method", *PHASES, "distinct experts"], rows)
 
 
 TABLES: dict[str, Callable[..., str]] = {

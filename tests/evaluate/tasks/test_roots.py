@@ -221,6 +221,8 @@ def test_a_task_in_python_is_missing_whatever_the_root_holds(tmp_path: Path) -> 
     put(tmp_path / "squadv2", validation=BOOLQ)
     (found,) = fetching.look(tmp_path, ["squadv2"], [STOCK / "squadv2"], stock=False)
     assert (found.tasks, found.here, found.missing) == (1, 0, f"squadv2: {roots.IN_PYTHON}")
+    failed = fetching.fetch(tmp_path / "new", ["squadv2"], [STOCK / "squadv2"], stock=False, progress=False)
+    assert failed == {"squadv2": roots.IN_PYTHON}
 
 
 def test_root_knows_only_what_is_there(tmp_path: Path) -> None:
