@@ -102,8 +102,15 @@ def _distinct(group: Group, among: Sequence[Group]) -> str:
         parts.append(_planned(group, same))
         same = [g for g in same if g.owner == group.owner]
     keys = sorted({k for g in same for k in g.setup if len({str(h.setup.get(k)) for h in same}) > 1})
-    parts += [f"{k} {group.setup.get(k)}"[:LONGEST] for k in keys]
+    if "tasks" in keys:  # then the digest of their items differs too, and says less
+        keys = [key for key in keys if key != "task_items"]
+    parts += [f"{key} {_set(group.setup.get(key))}"[:LONGEST] for key in keys]
     return " · ".join(parts + [f"{key} {_said(group.machine, key)}" for key in _telling(same)])
+
+
+def _set(value: Any) -> str:
+    """A setting in a label: of tasks, how many items of each."""
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _planned(group: Group, same: Sequence[Group]) -> str:

@@ -65,6 +65,15 @@ def test_plans_of_two_models_on_one_shape_are_two_groups():
     assert not apart(made)
 
 
+def test_of_other_items_the_label_says_how_many() -> None:
+    few, more = (
+        replace(r, setup={**r.setup, "tasks": {"piqa": n, "boolq": n}, "task_items": str(n)})
+        for r, n in zip([quality("original", 48)] * 2, (50, 300), strict=True)
+    )
+    labels = [g.label.split(" · ")[-1] for g in groups([few, more], "quality")]
+    assert labels == ["tasks piqa 50, boolq 50", "tasks piqa 300, boolq 300"]
+
+
 def test_weights_and_then_what_sets_them_apart_are_in_the_label():
     one = [quality(*p) for p in plans("uniform")]
     trained = [replace(r, fingerprint="9" * 16) for r in one]
