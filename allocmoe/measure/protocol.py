@@ -75,10 +75,12 @@ def session(
             for i, pair in enumerate(found):
                 if number >= protocol.warmups:
                     samples[i].append(pair)
-    if turns:
-        spent = turns.counted(tokens, protocol.prompt, (0, 1))
-    else:
-        spent = [_spent(engine, plan, tokens, protocol.prompt) for plan in plans]
+    seeds = (0, 1) if turns else (0,)
+    total = len(seeds) * len(plans)
+    with tqdm(total=total, desc=f"count {engine.name}", unit="run", delay=2, disable=not progress) as bar:
+        spent = turns.counted(tokens, protocol.prompt, seeds, bar.update) if turns else [
+            _spent(engine, plan, tokens, protocol.prompt, bar.update) for plan in plans
+        ]  # fmt: skip
     conditions = {**setup(engine, protocol, seed, text), "session": uuid.uuid4().hex[:12]}
     return [
         _record(engine, plan, protocol, conditions, pairs, counts)
@@ -145,10 +147,11 @@ def setup(engine: Engine, protocol: Protocol, seed: int, text: Windows | None = 
     return {**asdict(protocol), **engine.describe(), "seed": seed, **own}
 
 
-def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int) -> dict[str, Any]:
+def _spent(engine: Engine, plan: Plan, tokens: Tensor, prompt: int, done: Callable[[], Any]) -> dict[str, Any]:
     """Counts of prefill and of decode, from a run of their own."""
     with engine.using(plan):
         found: dict[str, Any] = engine.counted(tokens, prompt)
+    done()
     return found
 
 

@@ -24,7 +24,8 @@ from allocmoe.tune.wish import Limit, Wish
 pytestmark = pytest.mark.whole
 
 SMALL = Protocol(batch=4, prompt=4, decode=2, warmups=0, runs=3)
-MODEL = tuning.Model("mini-qwen", shape="mini-qwen", methods=("alloc-d", "oea", "alloc-moe", "uniform"))
+METHODS = ("alloc-d", "oea", "alloc-moe", "uniform", "alloc-moe-causal")
+MODEL = tuning.Model("mini-qwen", shape="mini-qwen", methods=METHODS)
 torch.set_num_threads(1)
 
 
@@ -91,7 +92,7 @@ def test_what_was_promised_and_what_was_measured_come_from_other_text(found: tup
     assert len(texts) == 2
     (tuned,) = [r for r in known if r.about == "tune"]
     assert tuned.plan == Plan.load(Path(document["plan"])).digest
-    assert {p["method"] for p in tuned.details["front"]} == {"alloc-d", "oea", "alloc-moe", "uniform"}
+    assert {p["method"] for p in tuned.details["front"]} == set(METHODS)
     assert sum(r.about == "cost" for r in known) == 1
 
 

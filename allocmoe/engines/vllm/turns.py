@@ -99,8 +99,10 @@ class Turns:
         whole = [(even[:, :1][plans[:, :1] == i], even[:, 1:][plans[:, 1:] == i]) for i in range(len(self.plans))]
         return [(float(first.sum()), float(rest.sum())) for first, rest in whole]
 
-    def counted(self, tokens: Tensor, prompt: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """What the same rounds spend: {"prefill": summary, "decode": summary} of every plan."""
+    def counted(
+        self, tokens: Tensor, prompt: int, seeds: Sequence[int], done: Callable[[], Any] = lambda: None
+    ) -> list[dict[str, Any]]:
+        """What the same rounds spend: {"prefill": summary, "decode": summary} of every plan; `done` as of `timed`."""
         layers, experts = self.budgeted.spent.shape
         found = [(Spent(layers, experts), Spent(layers, experts)) for _ in self.plans]
 
@@ -113,7 +115,7 @@ class Turns:
         self.budgeted.count(True)
         try:
             for seed in seeds:
-                self._round(tokens, prompt, seed, step, lambda: None)
+                self._round(tokens, prompt, seed, step, done)
         finally:
             self.budgeted.count(False)
         return [{"prefill": first.summary(), "decode": rest.summary()} for first, rest in found]
