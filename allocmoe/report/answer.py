@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from allocmoe.records import Record
@@ -12,6 +13,7 @@ from allocmoe.report.compare import Comparison
 from allocmoe.report.rows import QualityRow, SpeedRow
 from allocmoe.report.style import BASELINE, FOCUS, MEAN, ORIGINAL, PHASES, TIMES, name
 from allocmoe.report.words import times
+from allocmoe.stats import Interval
 
 if TYPE_CHECKING:
     from allocmoe.report.results import Quality, Speed
@@ -65,8 +67,23 @@ def pick(q: Quality) -> QualityRow | None:
     return None
 
 
-def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | None:
-    """The plan that the latest search found for a wish, and the wish; None where no search found one of the group."""
+@dataclass(frozen=True)
+class Wished:
+    """What a search found for a wish.
+
+    Attributes:
+        row: of the plan.
+        about: the wish, in words.
+        perplexity: by how much it rose on the text that judged, in %; None where the wish is of another loss.
+    """
+
+    row: QualityRow
+    about: str
+    perplexity: Interval | None
+
+
+def wished(q: Quality, records: Sequence[Record]) -> Wished | None:
+    """What the latest search found for a wish; None where no search found a plan of the group."""
     rows = {r.plan: row for r, row in zip(q.group.records, q.rows, strict=True) if r.plan}
     searches = [r for r in records if r.about == "tune" and r.fingerprint == q.group.fingerprint and r.plan in rows]
     if not searches:
@@ -74,7 +91,8 @@ def wished(q: Quality, records: Sequence[Record]) -> tuple[QualityRow, str] | No
     last = latest(searches)
     document = last.details["document"]
     nearest = "" if document["met"] else "not to be had; nearest: "
-    return rows[last.plan or ""], f"{document['asked']}: {nearest}"
+    judged = Interval(*document["measured"]["loss"]) if document["metric"] == "perplexity" else None
+    return Wished(rows[last.plan or ""], f"{document['asked']}: {nearest}", judged)
 
 
 def honesty(q: Quality, timed: Mapping[tuple[str, int], SpeedRow]) -> str:

@@ -58,8 +58,12 @@ def choices(quality: Sequence[Quality], speed: Sequence[Speed], records: Sequenc
 
 def _choice(q: Quality, speeds: Sequence[Speed], records: Sequence[Record]) -> Choice:
     timed = [(s, {(a.method, a.budget): b for a, b in joined}) for s in speeds if len(joined := pairs(q, s)) > 1]
-    best, where = wished(q, records) or (pick(q), "")
+    search = wished(q, records)
+    best = search.row if search else pick(q)
     points = [_point(q, record, row, timed) for record, row in zip(q.group.records, q.rows, strict=True)]
+    if search and search.perplexity:  # chosen on little text: what counts is the text that chose nothing
+        tiles, loss = next(p["tiles"] for p in points if p["key"] == _key(search.row)), search.perplexity
+        tiles["perplexity"] = [f"{_signed(loss.estimate)} %", _range(loss), "perplexity, at the end"]
     costs = {"activations": "activations per token"}
     if any("distinct" in p["costs"] for p in points):
         costs["distinct"] = "distinct experts per layer and step"
@@ -74,7 +78,7 @@ def _choice(q: Quality, speeds: Sequence[Speed], records: Sequence[Record]) -> C
     about = {
         "model": q.group.model, "label": q.group.label, "costs": costs, "engines": engines, "measures": measures,
         "whole": next((r.budget for r in q.rows if r.method == ORIGINAL), None), "points": points,
-        "pick": _key(best) if best else "", "where": where or (_where(q, best) if best else ""),
+        "pick": _key(best) if best else "", "where": search.about if search else _where(q, best) if best else "",
     }  # fmt: skip
     return Choice(q, timed, plain(about), honesty(q, timed[0][1] if timed else {}))
 

@@ -123,6 +123,7 @@ def tuned() -> Record:
            "promised": {"speedup": 1.33, "loss": 2.2}, "plan": "plan.json"}  # fmt: skip
     document = {
         "met": True,
+        "measured": measured,
         "asked": "1.3x faster",
         "batch": 8,
         "metric": "perplexity",

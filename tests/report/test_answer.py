@@ -112,6 +112,8 @@ def test_what_a_search_found_for_a_wish_is_the_answer():
     asked = replace(tuned(), method="uniform", budget=32, plan="uniform-32")
     (choice,) = results([*made, asked]).choices
     assert (choice.about["pick"], choice.about["where"]) == ("uniform@32", "1.3x faster: ")
+    assert choice.picked is not None
+    assert choice.picked["tiles"]["perplexity"] == ["+2.5 %", "+1.9 to +3.1", "perplexity, at the end"]
     older = replace(asked, budget=24, plan="uniform-24", created="2020-01-01T00:00:00+00:00")
     (choice,) = results([*made, asked, older]).choices
     assert choice.about["pick"] == "uniform@32", "the search that was made last, wherever it stands"
