@@ -66,12 +66,12 @@ def analyse(
     check_writable(to)
     texts = calibration or ["mini-train"]
     asked = items if any(one.scored for one in chosen) else 0
-    note_made_up(model, {"--text": text, "--calibration": texts[0]}, bool(asked) and not task)
     engine = load_engine(model, dtype, device)
     setting = _setting(
         engine, to, beside or [], (text, windows, window, batch), (asked, task, data_root),
         (texts, calibration_windows), profile, seed, not as_json,
     )  # fmt: skip
+    note_made_up(model, {"--text": text, "--calibration": texts[0]}, bool(asked) and not task)
     rows = []
     for one in chosen:
         if not as_json:

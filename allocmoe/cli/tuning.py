@@ -27,6 +27,7 @@ from allocmoe.cli.common import (
     out,
     print_json,
 )
+from allocmoe.errors import AllocMoEError
 
 UNMET = 3
 BUSY = 0.1
@@ -127,6 +128,8 @@ def tune(
     check_engine(engine)
     check_machine(dtype, device)
     wish = Wish(speedup, Limit.parse(max_loss) if max_loss is not None else None)
+    if task and wish.metric != "accuracy":
+        raise AllocMoEError("--task is for a loss in points: give --max-loss '1 points', or leave --task out")
     asked = tuning.Model(
         model, engine, shape, text, calibration, dtype, device, tuple(method or ()), items, tuple(task or ()),
         str(data_root) if data_root else None, seed,

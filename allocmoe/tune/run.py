@@ -103,8 +103,7 @@ class _Search:
         engine = HFEngine.load(mini.resolve(model.name), model.dtype, model.device)
         self._say(f"2 of 4: what {', '.join(names)} need to know of {model.name}")
         known = self._profile(engine, names, calibration, cost.pair > 0)
-        tasks = list(model.tasks) or None
-        suite = TaskSuite(engine, tasks, data_root=model.data_root) if self.wish.metric == "accuracy" else None
+        suite = self._suite(engine) if self.wish.metric == "accuracy" else None
         field = Field(
             engine, known, cost, self.batch, self.wish, self._path, suite, model.items if suite else 0, model.seed,
             self.progress,
@@ -118,6 +117,9 @@ class _Search:
         off = float(priced.metrics["held_out_error"])
         return written(self.out, self.wish, self.batch, timed, measured, curves, off)
 
+    def _suite(self, engine: Any, lm: Any = None) -> TaskSuite:
+        return TaskSuite(engine, list(self.model.tasks) or None, lm=lm, data_root=self.model.data_root)
+
     @property
     def _path(self) -> Path:
         return self.out / "records.jsonl"
@@ -128,6 +130,8 @@ class _Search:
         names = methods_for(self.wish, model.methods, self.batch)
         timed = Timed(model.engine, model.timed, model.dtype, model.device, model.seed, self._path, self.progress)
         timed.check(model.name, MoESpec.from_folder(folder))
+        if self.wish.metric == "accuracy":
+            self._suite(None, lm=object())  # refuses what it does not know; nothing is asked
         return names, timed, self._texts(load_tokenizer(folder))
 
     def _say(self, text: str) -> None:

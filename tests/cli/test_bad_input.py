@@ -73,6 +73,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no time": ([*TUNE, "--speedup", "2", "--minutes", "0"], ["minutes must be above 0"]),
     "a method that no fit prices": ([*TUNE, "--speedup", "2", "--method", "naee"], ["no fit times", "top_k"]),
     "small passes alone": ([*TUNE, "--max-loss", "1 points", "--method", "oea"], ["prefill"]),
+    "a task for a loss that has none": (["tune", MODEL, "--speedup", "2", "--task", "x", "--out", "TMP/t"], ["points"]),
     "no place to tune": (["tune", MODEL, "--speedup", "2", "--out", "MADE/file/t"], ["cannot write"]),
     "unknown dtype to bench": ([*BENCH, "--dtype", "float8"], ["unknown dtype 'float8'"]),
     "unknown device to bench": ([*BENCH, "--device", "abacus"], ["no device 'abacus'"]),

@@ -121,6 +121,11 @@ def test_times_of_something_else_are_not_taken(found: tuple[dict[str, Any], Path
     assert timed._known(replace(SMALL, runs=4)) == []
 
 
+def test_an_unknown_task_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(AllocMoEError, match="nonsense"):
+        tuning.check(replace(MODEL, methods=("uniform",), tasks=("nonsense",)), Wish(limit=Limit("accuracy", 1)), 4, 1)
+
+
 def test_a_wish_that_cannot_be_had_tells_the_nearest(found: tuple[dict[str, Any], Path]) -> None:
     _, out = found
     document = run(Wish(50.0), out)

@@ -121,17 +121,9 @@ def wishes(sources: Sources, file: str) -> str:
                 f"{told['loss']:.2f} {unit}", f"{lost.estimate:.2f} {unit} ({lost.low:.2f} to {lost.high:.2f})",
             ])  # fmt: skip
     head = [
-        "model",
-        "wish",
-        "the best that is",
-        "both",
-        "plan",
-        "budget",
-        "speedup promised",
+        "model", "wish", "the best that is", "both", "plan", "budget", "speedup promised", "measured", "loss promised",
         "measured",
-        "loss promised",
-        "measured",
-    ]
+    ]  # fmt: skip
     return table(head, rows)
 
 
